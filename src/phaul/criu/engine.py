@@ -1,0 +1,131 @@
+"""CRIU as a program on one host: which it is, whether it can be used, and what it can do.
+
+Used first in preflight, on both hosts; `Engine` then starts the workers of every later phase.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from phaul.criu.operation import directory_fd, failure
+from phaul.criu.rpc import Request, RequestType, Response, Version
+from phaul.criu.swrk import Swrk
+from phaul.errors import CriuError, CriuTimeout, CriuTooOld, CriuUnfit, FeatureMissing
+
+__all__ = ["OLDEST", "Engine", "Facts"]
+
+OLDEST: Final = Version(4, 1)
+"""The oldest CRIU that phaul's tests run with."""
+
+_FEATURES: Final = frozenset({"mem_track", "lazy_pages"})
+_QUERY_S: Final = 30.0
+"""A query takes 5 ms natively; the limit only has to tell a hang from a slow machine."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine says of itself: `mem_track` is soft-dirty, `lazy_pages` userfaultfd."""
+
+    version: Version
+    mem_track: bool
+    lazy_pages: bool
+
+    def require_mem_track(self, host: str) -> None:
+        """Raise FeatureMissing unless dirty memory can be tracked.
+
+        Without it a PRE_DUMP request kills CRIU (a BUG in its mem.c), so it must not be sent.
+        """
+        if not self.mem_track:
+            raise FeatureMissing(
+                "no pre-dump: the kernel does not track dirty memory (soft-dirty)",
+                host=host,
+                remedy="boot a kernel with CONFIG_MEM_SOFT_DIRTY, or move by stop and copy",
+            )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The CRIU of one host: `program` is a command that ends in CRIU, `host` names the host."""
+
+    program: Sequence[str] = ("criu",)
+    host: str = ""
+
+    def worker(self, pass_fds: Sequence[int] = ()) -> Swrk:
+        """A new worker; raises CriuNotFound."""
+        return Swrk.start(self.program, pass_fds=pass_fds, host=self.host)
+
+    async def examine(self, worker: Swrk) -> Facts:
+        """Ask `worker`, which stays usable, for its version and features.
+
+        Raises CriuTooOld, and CriuError if it does not answer.
+        """
+        version = await self._query(worker, Request(RequestType.VERSION, keep_open=True))
+        if version.version is None:
+            raise CriuError("criu does not say its version", request="VERSION", host=self.host)
+        if version.version < OLDEST:
+            raise CriuTooOld(
+                f"criu is {version.version}, at least {OLDEST} is needed",
+                host=self.host,
+                remedy="install a newer CRIU",
+            )
+        features = await self._query(
+            worker, Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES)
+        )
+        found = features.features
+        return Facts(
+            version.version,
+            mem_track=found.get("mem_track", False),
+            lazy_pages=found.get("lazy_pages", False),
+        )
+
+    async def check(self) -> None:
+        """Run CRIU's own check of this kernel; raises CriuUnfit with what it said."""
+        with_log = Request(RequestType.CHECK, log_level=1)
+        async with self.worker() as worker:
+            answer = await self._query(worker, with_log, may_fail=True)
+            said = answer.message or worker.last_words()
+        if not answer.success:
+            raise CriuUnfit(
+                f"criu's own check fails: {said or 'it does not say why'}",
+                host=self.host,
+                remedy="run `criu check` there; a newer CRIU or kernel is what helps most often",
+            )
+
+    async def dump_cpuinfo(self, images_dir: Path) -> None:
+        """Write what this host's CPU can do to `images_dir`/cpuinfo.img."""
+        await self._cpuinfo(RequestType.CPUINFO_DUMP, images_dir)
+
+    async def check_cpuinfo(self, images_dir: Path) -> None:
+        """Raise CriuError unless this host's CPU can run what `images_dir`/cpuinfo.img asks for."""
+        await self._cpuinfo(RequestType.CPUINFO_CHECK, images_dir)
+
+    async def _cpuinfo(self, kind: RequestType, images_dir: Path) -> None:
+        log = "cpuinfo.log"
+        with directory_fd(images_dir) as descriptor:
+            async with self.worker() as worker:
+                request = Request(kind, images_dir_fd=descriptor, log_file=log)
+                await self._query(worker, request, log_path=images_dir / log)
+
+    async def _query(
+        self,
+        worker: Swrk,
+        request: Request,
+        *,
+        log_path: Path | None = None,
+        may_fail: bool = False,
+    ) -> Response:
+        try:
+            with anyio.fail_after(_QUERY_S):
+                answer = await worker.call(request)
+        except TimeoutError as err:
+            raise CriuTimeout(
+                f"criu did not answer {request.type.name} within {_QUERY_S:g} s",
+                request=request.type.name,
+                host=self.host,
+            ) from err
+        if not answer.success and not may_fail:
+            raise failure(request.type.name, answer, log_path, self.host)
+        return answer

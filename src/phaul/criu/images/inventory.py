@@ -1,0 +1,45 @@
+"""`inventory.img`: what kind of images a directory holds; read before images are restored.
+
+Used on the destination at the start of the cutover's restore, and on the source in tests.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from phaul.criu.images.container import read_messages
+from phaul.criu.messages import parse
+from phaul.errors import ImageError
+
+__all__ = ["Inventory", "read_inventory"]
+
+_MAGICS: Final = (0x58313116,)
+_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a dump says of itself; `dump_uptime_ns` is 0 where CRIU did not write it."""
+
+    img_version: int
+    lsm_type: int
+    dump_uptime_ns: int
+    pre_dump_mode: int
+    network_lock: int
+    tcp_close: bool
+
+
+def read_inventory(path: Path) -> Inventory:
+    """The inventory in the file `path`; raises ImageError."""
+    messages = list(read_messages(path, _MAGICS, _LIMIT))
+    if len(messages) != 1:
+        raise ImageError(f"{path}: {len(messages)} messages, expected 1")
+    wire = parse("Inventory", messages[0], str(path))
+    return Inventory(
+        img_version=wire.img_version,
+        lsm_type=wire.lsmtype,
+        dump_uptime_ns=wire.dump_uptime,
+        pre_dump_mode=wire.pre_dump_mode,
+        network_lock=wire.network_lock_method,
+        tcp_close=wire.tcp_close,
+    )

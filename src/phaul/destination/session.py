@@ -1,0 +1,216 @@
+"""A whole migration as the destination sees it.
+
+Runs on the destination.
+
+    open --> start_iteration --> stop_iteration --+--> restore --> release --> close
+                   ^                              |       |           |
+                   +------------------------------+       +--discard--+
+
+A failed iteration drops the chain: its images are of no use to the next attempt, which starts with
+a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy runs from there.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from phaul.config import Config
+from phaul.criu.engine import Engine, Facts
+from phaul.criu.images import read_inventory
+from phaul.criu.operation import Operation, directory_fd
+from phaul.criu.page_server import PageServer
+from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.errors import ImageError, UsageError
+from phaul.pages.channel import MemoryChannel
+from phaul.storage.workdir import WorkDir
+
+__all__ = ["DestinationSession"]
+
+HOST: Final = "destination"
+LOG: Final = "restore.log"
+
+
+class DestinationSession:
+    """One migration on the destination.  Made by `open`, ended by `close`."""
+
+    def __init__(
+        self, config: Config, engine: Engine, facts: Facts, channel: MemoryChannel, work: WorkDir
+    ) -> None:
+        self.facts = facts
+        self._config = config
+        self._engine = engine
+        self._channel = channel
+        self._work = work
+        self._page_server: PageServer | None = None
+        self._restore: Operation | None = None
+        self._released = False
+
+    @classmethod
+    async def open(cls, config: Config) -> "DestinationSession":
+        """Check all that can be checked before the first round; raises PreflightError."""
+        engine = Engine(config.criu_command, HOST)
+        channel = MemoryChannel(config.memory_fd, HOST)
+        try:
+            async with engine.worker() as worker:
+                facts = await engine.examine(worker)
+            await engine.check()
+            work = WorkDir.open(config.work_dir, HOST)
+        except BaseException:
+            channel.close()
+            raise
+        return cls(config, engine, facts, channel, work)
+
+    @property
+    def last_images_dir(self) -> Path | None:
+        """The images directory of the newest round, None before the first."""
+        return self._work.last
+
+    async def start_iteration(self) -> None:
+        """Start the page server of one more round.
+
+        Raises MemoryChannelError after a failure, until there is a new chain.
+        """
+        if self._page_server is not None:
+            raise UsageError("an iteration is under way already", host=HOST)
+        if self._restore is not None:
+            raise UsageError("the restore has begun: there are no more iterations", host=HOST)
+        self._channel.check()
+        images = self._work.next()
+        try:
+            self._page_server = await PageServer.start(
+                self._engine,
+                images.path,
+                images.parent,
+                self._channel.criu_fd,
+                self._config.log_level,
+            )
+        except BaseException:
+            self._fail()
+            raise
+
+    async def stop_iteration(self) -> None:
+        """Wait until the round is written; raises CriuError if the page server failed."""
+        server = self._page_server
+        if server is None:
+            raise UsageError("no iteration is under way", host=HOST)
+        self._page_server = None
+        try:
+            await server.wait(self._config.timeouts.page_server)
+        except BaseException:
+            self._channel.break_off()
+            await server.close()
+            self._fail()
+            raise
+
+    def new_chain(self, memory_fd: int) -> None:
+        """Start over with a fresh socket after a failed or cancelled attempt."""
+        if self._page_server is not None or self._restore is not None:
+            raise UsageError("an attempt is still under way", host=HOST)
+        channel = MemoryChannel(memory_fd, HOST)
+        self._channel.close()
+        self._channel = channel
+        self._work.drop_chain()
+
+    def add_images(self, files: Iterable[Path]) -> None:
+        """Copy the final dump's image files in beside the memory.
+
+        Raises ImageError if one would replace a file of the page server.
+        """
+        target = self._require_images()
+        for file in files:
+            if file.suffix != ".img":
+                raise ImageError(f"{file} is no image file", host=HOST)
+            if (target / file.name).exists():
+                raise ImageError(f"{target / file.name} exists already", host=HOST)
+            shutil.copyfile(file, target / file.name)
+
+    async def restore(self, options: CriuOptions | None = None) -> int:
+        """Restore from the newest images; returns the PID of the root, which stands still.
+
+        All is restored, no task runs yet, and its connections are locked.  Then `release` or
+        `discard` it.  Raises ImageError, CriuError.
+        """
+        if self._page_server is not None:
+            raise UsageError("an iteration is still under way", host=HOST)
+        if self._restore is not None:
+            raise UsageError("the restore was begun already", host=HOST)
+        images = self._require_images()
+        read_inventory(images / "inventory.img")
+        with directory_fd(images) as descriptor:
+            request = Request(
+                RequestType.RESTORE,
+                options=options or self._config.options,
+                images_dir_fd=descriptor,
+                notify=True,
+                log_file=LOG,
+                log_level=self._config.log_level,
+            )
+            inherited = [fd for _, fd in request.options.inherit_fd]
+            worker = self._engine.worker(pass_fds=inherited)
+            operation = Operation(worker, request, images / LOG, self._config.timeouts.restore)
+            try:
+                await operation.begin()
+                held = await operation.until(Stage.POST_RESTORE)
+            except BaseException:
+                await worker.close()
+                raise
+        self._restore = operation
+        if held.pid is None:
+            await self.discard()
+            raise ImageError("criu does not say what it restored", host=HOST)
+        return held.pid
+
+    async def release(self) -> None:
+        """Let the restored tree run: from now on it is this host's."""
+        operation = self._require_restored()
+        operation.timeout = self._config.timeouts.finish
+        with anyio.CancelScope(shield=True):
+            try:
+                await operation.release()
+                await operation.finish()
+            finally:
+                self._restore = None
+                await operation.worker.close()
+        self._released = True
+
+    async def discard(self) -> None:
+        """Give the restored tree up: CRIU kills it, and nothing of it is left."""
+        operation = self._require_restored()
+        with anyio.CancelScope(shield=True):
+            try:
+                await operation.refuse()
+            finally:
+                self._restore = None
+                await operation.worker.close()
+
+    async def close(self, *, keep_images: bool = False) -> None:
+        """End what is under way, and remove the images; a copy that was not released is killed."""
+        with anyio.CancelScope(shield=True):
+            if self._page_server is not None:
+                self._channel.break_off()
+                await self._page_server.close()
+                self._page_server = None
+            try:
+                if self._restore is not None:
+                    await self.discard()
+            finally:
+                self._channel.close()
+                self._work.close(remove=not keep_images)
+
+    def _fail(self) -> None:
+        self._channel.break_off()
+        self._work.drop_chain(keep_logs=True)
+
+    def _require_images(self) -> Path:
+        images = self._work.last
+        if images is None:
+            raise UsageError("no iteration has been made: there are no images", host=HOST)
+        return images
+
+    def _require_restored(self) -> Operation:
+        if self._restore is None:
+            raise UsageError("nothing is restored and held", host=HOST)
+        return self._restore

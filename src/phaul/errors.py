@@ -1,0 +1,215 @@
+"""The error tree of phaul: every error that a caller can meet, and its exit code.
+
+Used in every phase, on both hosts, and pure: no I/O, no CRIU.
+
+    PhaulError                       1
+     +-- UsageError                  2   a value that cannot be meant
+     +-- PreflightError              3   found before anything was frozen
+     |    +-- SubjectError               the process cannot be taken
+     |    +-- WorkDirError               the work directory cannot be used
+     |    +-- DescriptorError            the memory channel cannot be used
+     |    +-- FeatureMissing             kernel or CRIU lack what was asked for
+     |    +-- CriuUnusable
+     |         +-- CriuNotFound
+     |         +-- CriuTooOld
+     |         +-- CriuUnfit             it fails its own check
+     +-- IncompatiblePeer            5   the two ends cannot speak to each other
+     +-- ImageError                  5   an image file is truncated, foreign or damaged
+     +-- CriuError                   7   CRIU refused or failed a request
+     |    +-- CriuDied                   it ended, or was killed, without an answer
+     |    +-- CriuTimeout                it did not answer in time
+     +-- MemoryChannelError          7   the channel of the memory broke
+     +-- MigrationError              7   a migration was rolled back
+     |    +-- RoundFailed                in a round of the pre-copy
+     |    +-- CutoverFailed              in the cutover, before the commit
+     +-- OutcomeUnknown              8   nobody can say by itself where the process is
+     +-- Cancelled                 130   by the user, before the commit
+
+The codes answer the question "where is my process?": 2 to 7 and 130 say still here, untouched.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "Cancelled",
+    "CriuDied",
+    "CriuError",
+    "CriuNotFound",
+    "CriuTimeout",
+    "CriuTooOld",
+    "CriuUnfit",
+    "CriuUnusable",
+    "CutoverFailed",
+    "DescriptorError",
+    "FeatureMissing",
+    "ImageError",
+    "IncompatiblePeer",
+    "MemoryChannelError",
+    "MigrationError",
+    "OutcomeUnknown",
+    "PhaulError",
+    "PreflightError",
+    "RoundFailed",
+    "SubjectError",
+    "UsageError",
+    "WorkDirError",
+]
+
+
+class PhaulError(Exception):
+    """The base of all errors that phaul raises on purpose.
+
+    `what` says what failed, `host` on which host ("source", "destination", a name; empty where
+    there is but one), `remedy` what to do about it, and `fate` where the process is now.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, host: str = "", remedy: str = "", fate: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.host = host
+        self.remedy = remedy
+        self.fate = fate
+
+    def __str__(self) -> str:
+        head = f"{self.host}: {self.what}" if self.host else self.what
+        return "\n".join(
+            part for part in (head, *self.details(), self.remedy, *self._notes(), self.fate) if part
+        )
+
+    def details(self) -> tuple[str, ...]:
+        """More lines on what failed, between what it was and what to do."""
+        return ()
+
+    def _notes(self) -> list[str]:
+        return getattr(self, "__notes__", [])
+
+
+class UsageError(PhaulError):
+    """A value was given that cannot be meant."""
+
+    exit_code = 2
+
+
+class PreflightError(PhaulError):
+    """Something that would make the migration fail was found before anything was frozen."""
+
+    exit_code = 3
+
+
+class SubjectError(PreflightError):
+    """The process does not exist, or is not one that can be taken."""
+
+
+class WorkDirError(PreflightError):
+    """The work directory holds images already, or cannot be written."""
+
+
+class DescriptorError(PreflightError):
+    """The descriptor of the memory channel is closed, or is no connected stream socket."""
+
+
+class FeatureMissing(PreflightError):
+    """The kernel, or CRIU on it, lacks a feature that was asked for."""
+
+
+class CriuUnusable(PreflightError):
+    """There is no CRIU that this version of phaul can work with."""
+
+
+class CriuNotFound(CriuUnusable):
+    """No such program, or it cannot be executed."""
+
+
+class CriuTooOld(CriuUnusable):
+    """CRIU is older than the oldest version that phaul was tried with."""
+
+
+class CriuUnfit(CriuUnusable):
+    """CRIU's own check says that it does not work on this kernel."""
+
+
+class IncompatiblePeer(PhaulError):
+    """The other end speaks another version of something that both must speak alike."""
+
+    exit_code = 5
+
+
+class ImageError(PhaulError):
+    """An image file is truncated, foreign or damaged."""
+
+    exit_code = 5
+
+
+class CriuError(PhaulError):
+    """CRIU refused or failed a request.
+
+    `request` names the request, `line` is the log line that decided (empty where none was found),
+    `log_path` the whole log, and `errno` CRIU's own error number, 0 if it gave none.
+    """
+
+    exit_code = 7
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        request: str,
+        line: str = "",
+        log_path: str = "",
+        errno: int = 0,
+        host: str = "",
+        remedy: str = "",
+        fate: str = "",
+    ) -> None:
+        super().__init__(what, host=host, remedy=remedy, fate=fate)
+        self.request = request
+        self.line = line
+        self.log_path = log_path
+        self.errno = errno
+
+    def details(self) -> tuple[str, ...]:
+        """CRIU's own line, and where its log is."""
+        said = f"criu: {self.line}" if self.line else ""
+        return said, f"log: {self.log_path}" if self.log_path else ""
+
+
+class CriuDied(CriuError):
+    """CRIU ended without an answer."""
+
+
+class CriuTimeout(CriuError):
+    """CRIU did not answer in time, and was ended."""
+
+
+class MemoryChannelError(PhaulError):
+    """The channel that carries the memory broke, or was closed by the other side."""
+
+    exit_code = 7
+
+
+class MigrationError(PhaulError):
+    """A migration failed and was rolled back: the process is where it was."""
+
+    exit_code = 7
+
+
+class RoundFailed(MigrationError):
+    """A round of the pre-copy failed; the process was never stopped for longer than a round."""
+
+
+class CutoverFailed(MigrationError):
+    """The cutover failed before the source was given up."""
+
+
+class OutcomeUnknown(PhaulError):
+    """Contact was lost at a moment where only looking at both hosts can settle who owns."""
+
+    exit_code = 8
+
+
+class Cancelled(PhaulError):
+    """The migration was cancelled before the commit."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""The data plane: the channel that carries the memory, and what moves its bytes."""

@@ -1,0 +1,135 @@
+"""The report of a migration: its rounds, its downtime by parts, how it went and why.
+
+Made on the source at the end.  Times are seconds, memory is bytes or pages of 4 KiB.
+"""
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+__all__ = ["PAGE_SIZE", "Downtime", "Report", "Round", "Way"]
+
+PAGE_SIZE: Final = 4096
+_MIB: Final = 1 << 20
+
+
+class Way(Enum):
+    """How the memory was moved."""
+
+    PRE_COPY = "pre-copy"
+    STOP_AND_COPY = "stop and copy"
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """One round of the pre-copy, or the final dump (`number` is its images directory's).
+
+    `pages` is private memory that was sent, `shared_pages` shared memory; `skipped_pages` were
+    clean and are in an earlier round.  `frozen_s` is how long the process stood still, `seconds`
+    the whole round with the page server's end.  `wire_bytes` is what crossed the network both
+    ways, None where only CRIU moved bytes.
+    """
+
+    number: int
+    pages: int
+    shared_pages: int
+    skipped_pages: int
+    frozen_s: float
+    seconds: float
+    wire_bytes: int | None = None
+
+    @property
+    def sent_pages(self) -> int:
+        """All pages that were sent, private and shared: what the stop rule looks at."""
+        return self.pages + self.shared_pages
+
+    @property
+    def sent_bytes(self) -> int:
+        """The memory that was sent, in bytes."""
+        return self.sent_pages * PAGE_SIZE
+
+    def __str__(self) -> str:
+        rate = self.sent_bytes / _MIB / self.seconds if self.seconds > 0 else 0.0
+        return (
+            f"{self.sent_bytes / _MIB:8.1f} MiB  {rate:7.1f} MiB/s  "
+            f"frozen {self.frozen_s * 1e3:6.1f} ms  took {self.seconds:6.2f} s"
+        )
+
+
+class Downtime(msgspec.Struct, frozen=True, kw_only=True):
+    """The downtime by its parts, in order, in seconds.
+
+    `freeze_s`  until all tasks stood still
+    `dump_s`    the final dump: what was dirty, and everything but memory
+    `restore_s` held at the source, while `dump_copy_restore` copied and restored
+    `kill_s`    until the source's tasks were gone
+    `release_s` until the destination let the restored tasks run; 0 if the caller does it later
+    """
+
+    freeze_s: float
+    dump_s: float
+    restore_s: float
+    kill_s: float
+    release_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """The whole downtime."""
+        return self.freeze_s + self.dump_s + self.restore_s + self.kill_s + self.release_s
+
+    def __str__(self) -> str:
+        parts = (
+            ("freeze", self.freeze_s),
+            ("dump", self.dump_s),
+            ("copy and restore", self.restore_s),
+            ("kill", self.kill_s),
+            ("release", self.release_s),
+        )
+        listed = " + ".join(f"{name} {seconds * 1e3:.0f}" for name, seconds in parts)
+        return f"{self.total_s * 1e3:.0f} ms = {listed}"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The report of one finished migration.
+
+    `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
+    `policy.StopReason`, `explanation` says it in words.
+    """
+
+    version: int = 1
+    pid: int
+    name: str
+    way: Way
+    reason: str
+    explanation: str
+    memory_bytes: int
+    rounds: tuple[Round, ...]
+    final: Round
+    downtime: Downtime
+    seconds: float
+
+    @property
+    def sent_bytes(self) -> int:
+        """The memory that was sent in all, in bytes."""
+        return sum(r.sent_bytes for r in self.rounds) + self.final.sent_bytes
+
+    def to_json(self) -> bytes:
+        """The report as one JSON object."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Report":
+        """The report that `to_json` wrote; raises msgspec.ValidationError."""
+        return msgspec.json.decode(data, type=cls)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} (PID {self.pid}), {self.way.value}: {self.explanation}"]
+        lines += [f"  round {r.number:<2} {r}" for r in self.rounds]
+        lines.append(f"  final    {self.final}")
+        lines.append(f"downtime {self.downtime}")
+        size = f", {self.sent_bytes / self.memory_bytes:.2f} times" if self.memory_bytes else ""
+        lines.append(
+            f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s{size} "
+            f"the memory's {self.memory_bytes / _MIB:.1f} MiB"
+        )
+        return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""What the steps of one migration share on the source, and how a step can be cancelled.
+
+Used on the source, from preflight to the end.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+
+from phaul.config import Config
+from phaul.criu.swrk import Swrk
+from phaul.errors import Cancelled
+from phaul.pages.channel import MemoryChannel
+from phaul.report.events import EventHandler
+from phaul.storage.workdir import WorkDir
+from phaul.subjects.process import Subject
+
+__all__ = ["Canceller", "Context", "Remote"]
+
+
+class Remote(Protocol):
+    """The destination's Server, reached by whatever RPC the caller has.
+
+    Each call returns when the Server's method of that name has, and raises what it raised.
+    """
+
+    async def start_iteration(self) -> None:
+        """Make the destination ready for the memory of one more round."""
+
+    async def stop_iteration(self) -> None:
+        """Wait until the destination has written the round; raise if it has not."""
+
+
+class Canceller:
+    """Lets a migration be cancelled, but only in the steps that can be undone.
+
+    `request` is called in the event loop's thread; `window` is opened around each such step.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._scope: anyio.CancelScope | None = None
+
+    def request(self) -> bool:
+        """Ask for the cancel; returns whether a step that can be undone is under way."""
+        self.requested = True
+        if self._scope is not None:
+            self._scope.cancel()
+        return self._scope is not None
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        """The steps inside end with Cancelled when, or if before, a cancel was asked for."""
+        with anyio.CancelScope() as scope:
+            self._scope = scope
+            if self.requested:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._scope = None
+        if scope.cancelled_caught:
+            raise Cancelled("cancelled")
+
+
+@dataclass(eq=False)
+class Context:
+    """One migration on the source."""
+
+    config: Config
+    subject: Subject
+    worker: Swrk
+    channel: MemoryChannel
+    work_dir: WorkDir
+    remote: Remote
+    emit: EventHandler
+    host: str
+    canceller: Canceller = field(default_factory=Canceller)

@@ -1,0 +1,193 @@
+"""The cutover on the source: the final dump, held frozen until the caller has restored it.
+
+Runs on the source, after the pre-copy.
+
+    dump_copy_restore called --> dump(): freeze, final dump, page server awaited
+                                     |  held in `post-dump`
+                                 the caller copies the images and restores
+                                     |
+                         returns ----+---- raises
+                            |                 |
+                    CRIU kills the tree   CRIU thaws it: it runs on here
+                            |
+                    the caller's release
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from phaul.criu.images.stats import read_dump_stats
+from phaul.criu.operation import Operation, directory_fd
+from phaul.criu.rpc import Request, RequestType, Stage
+from phaul.errors import CriuError, OutcomeUnknown, PhaulError, UsageError
+from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
+from phaul.source.context import Context
+from phaul.source.precopy import end_failed_iteration, round_of
+
+__all__ = ["Cutover", "HeldDump", "Release"]
+
+LOG: Final = "dump.log"
+
+Release = Callable[[], Awaitable[None]]
+"""Lets the restored tree run; called once the source's is gone."""
+
+
+@dataclass(frozen=True)
+class HeldDump:
+    """A finished dump whose tree stands frozen on the source; the memory has arrived over there.
+
+    `images_dir` has all but the memory.
+    """
+
+    images_dir: Path
+
+    def images(self) -> list[Path]:
+        """The image files that the destination needs beside the memory, in order of their names."""
+        return sorted(self.images_dir.glob("*.img"))
+
+
+class Cutover:
+    """What `dump_copy_restore` is given: it may be dumped once."""
+
+    def __init__(self, context: Context, *, tracked: bool) -> None:
+        self._context = context
+        self._tracked = tracked
+        self._operation: Operation | None = None
+        self._iterating = False
+        self._begun = self._held = 0.0
+        self._number = 0
+        self._relayed = context.channel.relayed_bytes
+        self.last_images_dir = context.work_dir.last
+
+    async def start(self) -> None:
+        """Make the destination ready; the process still runs."""
+        self._context.channel.check()
+        await self._context.remote.start_iteration()
+        self._iterating = True
+        self._context.emit(CutoverStarted())
+
+    async def dump(self) -> HeldDump:
+        """Freeze the tree and dump it; on return it is held, and its memory is on the other side.
+
+        Raises CriuError, Cancelled, or what the other side says of its page server; the tree runs
+        on then.
+        """
+        if self._operation is not None:
+            raise UsageError("the tree can be dumped only once")
+        context = self._context
+        self._begun = time.monotonic()
+        images = context.work_dir.next()
+        self._number = int(images.path.name)
+        with directory_fd(images.path) as descriptor:
+            request = Request(
+                RequestType.DUMP,
+                options=context.config.options,
+                images_dir_fd=descriptor,
+                pid=context.subject.pid,
+                parent_img=images.parent,
+                track_mem=self._tracked,
+                notify=True,
+                memory_fd=context.channel.criu_fd,
+                log_file=LOG,
+                log_level=context.config.log_level,
+            )
+            operation = Operation(
+                context.worker, request, images.path / LOG, context.config.timeouts.dump
+            )
+            self._operation = operation
+            with context.canceller.window():
+                await operation.begin()
+                await operation.until(Stage.POST_DUMP)
+                # The page server's end decides whether there is anything to restore from.
+                self._iterating = False
+                await context.remote.stop_iteration()
+        self._held = time.monotonic()
+        context.emit(Held(seconds=self._held - self._begun))
+        return HeldDump(images.path)
+
+    def require_held(self) -> Operation:
+        """The dump in which the tree is held; raises UsageError if there is none."""
+        if self._operation is None or self._operation.held is None:
+            raise UsageError("dump_copy_restore returned without a dump")
+        return self._operation
+
+    async def roll_back(self, error: BaseException) -> None:
+        """Let the tree run on here; `error` is why, and is told what fails on the way."""
+        with anyio.CancelScope(shield=True):
+            operation = self._operation
+            if self._iterating:
+                self._iterating = False
+                await end_failed_iteration(self._context, error)
+            self._context.channel.break_off()
+            if operation is not None and operation.held is not None:
+                try:
+                    await operation.refuse()
+                except (PhaulError, TimeoutError) as also:
+                    error.add_note(f"while CRIU let the process go: {also}")
+
+    async def commit(self, release: Release | None) -> tuple[Round, Downtime]:
+        """Let CRIU kill the tree here, then let it run there.
+
+        Raises OutcomeUnknown if CRIU does not say that it did, or the release fails.
+        """
+        operation = self.require_held()
+        operation.timeout = self._context.config.timeouts.finish
+        restored = time.monotonic()
+        with anyio.CancelScope(shield=True):
+            try:
+                await operation.release()
+                await operation.finish()
+            except CriuError as error:
+                raise self._not_killed(error) from error
+            killed = time.monotonic()
+            self._context.emit(SourceGone())
+            if release is not None:
+                await self._release(release)
+        released = time.monotonic()
+        stats = read_dump_stats(operation.log_path.parent / "stats-dump")
+        moved = self._context.channel.relayed_bytes
+        wire = None if moved is None or self._relayed is None else moved - self._relayed
+        final = round_of(stats, self._number, self._held - self._begun, wire)
+        # CRIU's frozen time runs from the first frozen task to the kill; what we held is ours.
+        frozen = stats.frozen_us / 1e6
+        dump = frozen - stats.freezing_us / 1e6 - (killed - self._held)
+        downtime = Downtime(
+            freeze_s=stats.freezing_us / 1e6,
+            dump_s=max(dump, 0.0),
+            restore_s=restored - self._held,
+            kill_s=killed - restored,
+            release_s=released - killed if release is not None else 0.0,
+        )
+        return final, downtime
+
+    def _not_killed(self, error: CriuError) -> PhaulError:
+        subject = self._context.subject
+        if subject.alive():
+            return OutcomeUnknown(
+                f"criu did not give the process up: {error}",
+                host=self._context.host,
+                remedy="the restored copy was not released: end it there before this one goes on",
+                fate=subject.fate(),
+            )
+        return OutcomeUnknown(
+            f"the process is gone from here, but criu failed: {error}",
+            host=self._context.host,
+            remedy="see whether the restored copy runs on the destination, and release it there",
+            fate=subject.fate(),
+        )
+
+    async def _release(self, release: Release) -> None:
+        try:
+            await release()
+        except Exception as error:
+            raise OutcomeUnknown(
+                f"the process is gone from here, but its release there failed: {error}",
+                host=self._context.host,
+                remedy="see whether it runs on the destination; its images are kept there",
+                fate=self._context.subject.fate(),
+            ) from error

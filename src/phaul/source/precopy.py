@@ -1,0 +1,122 @@
+"""The rounds of the pre-copy: each a pre-dump into a page server of its own, until the rule stops.
+
+Runs on the source while the process runs; it stands still for some milliseconds a round.
+
+CRIU resets its dirty tracking while the process is frozen and sends the pages afterwards.  If the
+sending fails, what the next round finds dirty is no longer all that the destination lacks: so a
+failed round ends the chain, and the socket with it.
+"""
+
+import time
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from phaul.criu.images.stats import DumpStats, read_dump_stats
+from phaul.criu.operation import Operation, directory_fd
+from phaul.criu.rpc import Request, RequestType
+from phaul.errors import Cancelled, RoundFailed
+from phaul.policy import StopReason
+from phaul.report import Round, RoundFinished, RoundStarted
+from phaul.source.context import Context
+
+__all__ = ["end_failed_iteration", "round_of", "run_rounds"]
+
+LOG: Final = "pre-dump.log"
+
+
+async def run_rounds(context: Context) -> tuple[list[Round], StopReason]:
+    """Make rounds until the stop rule says why to stop.
+
+    Raises RoundFailed, or Cancelled; the chain is of no use then, and the channel is broken off.
+    """
+    rounds: list[Round] = []
+    while True:
+        with context.canceller.window():
+            rounds.append(await _round(context, len(rounds)))
+        context.emit(RoundFinished(round=rounds[-1]))
+        reason = context.config.stop_rule.decide([r.sent_pages for r in rounds])
+        if reason is not None:
+            return rounds, reason
+
+
+async def _round(context: Context, number: int) -> Round:
+    begun = time.monotonic()
+    relayed = context.channel.relayed_bytes
+    try:
+        context.channel.check()
+        await context.remote.start_iteration()
+        context.emit(RoundStarted(number=number))
+        try:
+            images = await _pre_dump(context)
+        except BaseException as error:
+            await end_failed_iteration(context, error)
+            raise
+        await context.remote.stop_iteration()
+        stats = read_dump_stats(images / "stats-dump")
+    except Exception as error:
+        context.channel.break_off()
+        if isinstance(error, Cancelled):
+            raise
+        raise RoundFailed(
+            f"round {number} of the pre-copy failed: {error}", host=context.host
+        ) from error
+    except BaseException:
+        context.channel.break_off()
+        raise
+    return round_of(stats, number, time.monotonic() - begun, _moved(context, relayed))
+
+
+async def _pre_dump(context: Context) -> Path:
+    images = context.work_dir.next()
+    config = context.config
+    with directory_fd(images.path) as descriptor:
+        await Operation(
+            context.worker,
+            Request(
+                RequestType.PRE_DUMP,
+                options=config.options,
+                images_dir_fd=descriptor,
+                pid=context.subject.pid,
+                parent_img=images.parent,
+                track_mem=True,
+                memory_fd=context.channel.criu_fd,
+                log_file=LOG,
+                log_level=config.log_level,
+            ),
+            images.path / LOG,
+            config.timeouts.round,
+        ).run()
+    return images.path
+
+
+async def end_failed_iteration(context: Context, error: BaseException) -> None:
+    """Break the channel off and let the other side end its page server.
+
+    What the other side says of it is added to `error`: it may know the cause.
+    """
+    with anyio.CancelScope(shield=True):
+        context.channel.break_off()
+        try:
+            await context.remote.stop_iteration()
+        except Exception as theirs:
+            error.add_note(f"the other side says: {theirs}")
+
+
+def round_of(stats: DumpStats, number: int, seconds: float, wire_bytes: int | None) -> Round:
+    """The report of a round that took `seconds`, from CRIU's statistics of it."""
+    return Round(
+        number=number,
+        pages=stats.pages_written,
+        shared_pages=stats.shpages_written,
+        skipped_pages=stats.pages_skipped_parent + stats.shpages_skipped_parent,
+        frozen_s=stats.frozen_us / 1e6,
+        seconds=seconds,
+        wire_bytes=wire_bytes,
+    )
+
+
+def _moved(context: Context, before: int | None) -> int | None:
+    now = context.channel.relayed_bytes
+    return None if now is None or before is None else now - before

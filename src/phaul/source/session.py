@@ -1,0 +1,185 @@
+"""A whole migration as the source sees it: preflight, rounds, cutover, report.
+
+Runs on the source.  Everything before the cutover's commit is undone on any failure, and every
+error that leaves here says where the process is.
+"""
+
+import time
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import anyio
+
+from phaul.config import Config
+from phaul.criu.engine import Engine, Facts
+from phaul.criu.swrk import Swrk
+from phaul.errors import (
+    Cancelled,
+    CutoverFailed,
+    IncompatiblePeer,
+    OutcomeUnknown,
+    PhaulError,
+    UsageError,
+)
+from phaul.pages.channel import MemoryChannel
+from phaul.policy import StopReason
+from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
+from phaul.report.events import EventHandler
+from phaul.source.context import Canceller, Context, Remote
+from phaul.source.cutover import Cutover, Release
+from phaul.source.precopy import run_rounds
+from phaul.storage.workdir import WorkDir
+from phaul.subjects.process import examine
+
+__all__ = ["Local", "Remote", "SourceSession"]
+
+HOST = "source"
+
+
+class Local(Protocol):
+    """What the caller does on the source in the cutover."""
+
+    async def dump_copy_restore(self, cutover: Cutover) -> Release | None:
+        """Dump with `cutover.dump()`, copy its images, restore them on the destination.
+
+        To return kills the tree on the source, to raise lets it run on.  The restored tree should
+        stand still until then; what is returned is called to let it run.
+        """
+
+
+class SourceSession:
+    """One migration on the source, which may be tried again with a fresh socket after a failure."""
+
+    def __init__(
+        self, config: Config, local: Local, remote: Remote, emit: EventHandler | None = None
+    ) -> None:
+        if config.pid is None:
+            raise UsageError("the source's configuration needs a pid")
+        self._config = config
+        self._pid = config.pid
+        self._local = local
+        self._remote = remote
+        self._emit = emit or (lambda _event: None)
+        self._engine = Engine(config.criu_command, HOST)
+        self.canceller = Canceller()
+
+    async def migrate(self) -> Report:
+        """Move the process; returns when it is gone from here, and released there.
+
+        Raises PreflightError before anything was done; RoundFailed, CutoverFailed and Cancelled
+        when all was undone; OutcomeUnknown when that cannot be told.
+        """
+        begun = time.monotonic()
+        subject = examine(self._pid, HOST)
+        async with AsyncExitStack() as stack:
+            channel = MemoryChannel(self._config.memory_fd, HOST)
+            stack.callback(channel.close)
+            worker = self._engine.worker(pass_fds=(channel.criu_fd,))
+            await stack.enter_async_context(worker)
+            facts = await self._examine(worker)
+            work_dir = WorkDir.open(self._config.work_dir, HOST)
+            stack.callback(work_dir.close)
+            context = Context(
+                self._config,
+                subject,
+                worker,
+                channel,
+                work_dir,
+                self._remote,
+                self._emit,
+                HOST,
+                self.canceller,
+            )
+            try:
+                return await self._move(context, facts, begun)
+            except BaseException as error:
+                await _undo(context, error)
+                raise
+        raise AssertionError("an exit stack swallowed an error")
+
+    async def _examine(self, worker: Swrk) -> Facts:
+        """Ask for CRIU's version and features while CRIU checks the kernel in a second worker."""
+        found: list[Facts] = []
+
+        async def ask() -> None:
+            found.append(await self._engine.examine(worker))
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                group.start_soon(self._engine.check)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        facts = found[0]
+        peer = self._config.peer_criu
+        if peer and peer.wide_page_server != facts.version.wide_page_server:
+            raise IncompatiblePeer(
+                f"the page server protocols of criu {facts.version} here and {peer} there differ",
+                host=HOST,
+                remedy="install CRIU 4.2 or newer on both, or an older one on both",
+            )
+        if self._config.require_pre_copy:
+            facts.require_mem_track(HOST)
+        return facts
+
+    async def _move(self, context: Context, facts: Facts, begun: float) -> Report:
+        subject = context.subject
+        memory = subject.memory_bytes()
+        way = Way.PRE_COPY if facts.mem_track else Way.STOP_AND_COPY
+        context.emit(
+            Started(
+                pid=subject.pid,
+                name=subject.name,
+                way=way,
+                reason="" if facts.mem_track else StopReason.NO_TRACKING.explain(()),
+                memory_bytes=memory,
+                criu=str(facts.version),
+            )
+        )
+        rounds: list[Round] = []
+        reason = StopReason.NO_TRACKING
+        if facts.mem_track:
+            rounds, reason = await run_rounds(context)
+        explanation = reason.explain([r.sent_pages for r in rounds])
+        context.emit(PreCopyStopped(reason=reason.value, explanation=explanation))
+        final, downtime = await self._cut_over(context, tracked=bool(rounds))
+        return Report(
+            pid=subject.pid,
+            name=subject.name,
+            way=way,
+            reason=reason.value,
+            explanation=explanation,
+            memory_bytes=memory,
+            rounds=tuple(rounds),
+            final=final,
+            downtime=downtime,
+            seconds=time.monotonic() - begun,
+        )
+
+    async def _cut_over(self, context: Context, *, tracked: bool) -> tuple[Round, Downtime]:
+        cutover = Cutover(context, tracked=tracked)
+        try:
+            with context.canceller.window():
+                await cutover.start()
+            release = await self._local.dump_copy_restore(cutover)
+            cutover.require_held()
+        except Exception as error:
+            await cutover.roll_back(error)
+            if isinstance(error, Cancelled):
+                raise
+            raise CutoverFailed(f"the cutover failed: {error}", host=HOST) from error
+        except BaseException as error:
+            await cutover.roll_back(error)
+            raise
+        return await cutover.commit(release)
+
+
+async def _undo(context: Context, error: BaseException) -> None:
+    """After a failure: end CRIU, which thaws what it froze, drop the images, say the fate."""
+    context.channel.break_off()
+    await context.worker.close()
+    if isinstance(error, OutcomeUnknown):
+        return
+    context.work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
+    if isinstance(error, PhaulError):
+        error.fate = error.fate or context.subject.fate()

@@ -1,0 +1,1 @@
+"""What lies in files: the work directory and the images of each round."""
