@@ -1,0 +1,44 @@
+# phaul's two commands, `make demo` and `make test`; each does its own set-up as root on Debian, and
+# the next run reuses it.
+
+PYTHON := .venv/bin/python
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
+export PYTHONPATH := src:.
+
+.PHONY: demo test unit engine vm lint format bench setup lab descriptors requirements clean
+
+demo: setup lab ## two machines on this one, and a process moved between them
+	$(PYTHON) -m examples.demo
+
+test: setup lab ## linters, unit tests, the real CRIU natively, two guests
+	$(PYTHON) -m tools.run_tests unit engine vm
+
+unit engine vm: setup lab ## one of the three
+	$(PYTHON) -m tools.run_tests $@
+
+lint: setup
+	$(PYTHON) -m pytest -q tests/unit/test_lint.py
+
+format: setup
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: setup lab ## what phaul's own work costs beside the same criu commands by hand
+	$(PYTHON) -m bench.overhead
+
+setup:
+	@tools/setup.sh
+
+lab: setup
+	@$(PYTHON) -m lab build
+
+descriptors: setup ## after a change of src/phaul/criu/schema
+	$(PYTHON) -m tools.generate_descriptors
+
+requirements: ## after a change of the dependencies in pyproject.toml; needs uv
+	$(COMPILE) -o requirements.txt
+	$(COMPILE) --group test -c requirements.txt -o requirements-test.txt
+	$(COMPILE) --group dev -c requirements-test.txt -o requirements-dev.txt
+
+clean: ## what was built here; the lab's images stay (see lab/README.md)
+	rm -rf .venv build dist

@@ -1,0 +1,42 @@
+"""What another Python needs of the pinned requirements, as a folder to be put on its path.
+
+The sandbox and the guests have Debian's Python and no network: their folder is filled here, by pip,
+for their version.  Runs on the host; the second run reuses the folder.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["ROOT", "site_packages"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def site_packages(python: str, requirements: str) -> Path:
+    """The folder with `requirements` (a file of this project) for Python `python` ("3.14").
+
+    Raises subprocess.CalledProcessError if pip fails.
+    """
+    pins = ROOT / requirements
+    key = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
+    folder = ROOT / "build" / f"site-{python}-{pins.stem}-{key}"
+    if folder.exists():
+        return folder
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    print(f"filling {folder.name}", file=sys.stderr)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"),
+            *("--require-hashes", "--only-binary", ":all:", "--no-deps", "-r", str(pins)),
+            *("--python-version", python, "--implementation", "cp", "--target", str(partial)),
+        ],
+        check=True,
+        stderr=subprocess.PIPE,
+        timeout=600,
+    )
+    partial.rename(folder)
+    return folder
