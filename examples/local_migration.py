@@ -8,7 +8,6 @@ tracks dirty memory the process is pre-copied while it runs; elsewhere it is sto
 the report says why.  Needs root and CRIU.
 """
 
-import os
 import signal
 import socket
 import subprocess
@@ -42,6 +41,7 @@ class MoveToNamespace:
     def dump_copy_restore(
         self, criu: phaul.Criu, config: phaul.Config, last_images_dir: Path | None
     ) -> Callable[[], None]:
+        """Called when the pre-copy is over; what it returns is called when the source is gone."""
         held = criu.dump()
         self.destination.add_images(held.images())
         self.destination.restore()
@@ -50,9 +50,7 @@ class MoveToNamespace:
 
 
 @contextmanager
-def destination(
-    work_dir: Path, options: Sequence[str] = ()
-) -> Iterator[tuple[RemoteServer, int]]:
+def destination(work_dir: Path, options: Sequence[str] = ()) -> Iterator[tuple[RemoteServer, int]]:
     """A destination in a PID namespace of its own, and the source's end of the memory channel.
 
     The namespace ends, with all that runs in it, at the end of the `with` block.
@@ -77,11 +75,12 @@ def destination(
             process.wait(30)
 
 
-def run_destination(control_fd: int, memory_fd: int, work_dir: Path) -> None:
+def run_destination(control_fd: int, memory_fd: int, work_dir: Path, *options: str) -> None:
     """The other process: PID 1 of the namespace, so it lives as long as what it restores."""
     # What this process starts must not take the PIDs that the tree is going to need.
     Path("/proc/sys/kernel/ns_last_pid").write_text("1000000")
-    config = phaul.Config(memory_fd=memory_fd, work_dir=work_dir)
+    criu_options = phaul.CriuOptions(tcp_established="--tcp-established" in options)
+    config = phaul.Config(memory_fd=memory_fd, work_dir=work_dir, options=criu_options)
     with phaul.Server(config) as server, socket.socket(fileno=control_fd) as control:
         serve(control, server)
     while True:
@@ -89,8 +88,9 @@ def run_destination(control_fd: int, memory_fd: int, work_dir: Path) -> None:
 
 
 def main() -> None:
+    """Be the destination, or start one and move a process there."""
     if sys.argv[1:2] == ["--destination"]:
-        run_destination(int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+        run_destination(int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), *sys.argv[5:])
         return
     with tempfile.TemporaryDirectory(prefix="phaul-") as folder:
         work = Path(folder)

@@ -28,9 +28,11 @@ class RemoteServer:
         self._file = sock.makefile("rwb")
 
     def start_iteration(self) -> None:
+        """Have the page server of one more round started there."""
         self._call("start_iteration")
 
     def stop_iteration(self) -> None:
+        """Have the round's end awaited there."""
         self._call("stop_iteration")
 
     def add_images(self, paths: list[Path]) -> None:
@@ -47,6 +49,10 @@ class RemoteServer:
     def release(self) -> None:
         """Let the restored tree run."""
         self._call("release")
+
+    def discard(self) -> None:
+        """End the restored tree, which never ran."""
+        self._call("discard")
 
     def new_chain(self, memory_fd: int) -> None:
         """Start over there; `memory_fd` is the number there of its end of a fresh socket."""
@@ -77,6 +83,7 @@ def serve(sock: socket.socket, server: Server) -> None:
         "stop_iteration": server.stop_iteration,
         "restore": server.restore,
         "release": server.release,
+        "discard": server.discard,
         "new_chain": server.new_chain,
     }
     with sock, sock.makefile("rwb") as file, tempfile.TemporaryDirectory() as scratch:
@@ -89,7 +96,8 @@ def serve(sock: socket.socket, server: Server) -> None:
                 if request["call"] == "add_image":
                     image = Path(scratch) / Path(request["args"][0]).name
                     image.write_bytes(payload)
-                    result = server.add_images([image])
+                    server.add_images([image])
+                    result = None
                 else:
                     result = calls[request["call"]](*request["args"])
                 answer = {"result": result}

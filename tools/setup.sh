@@ -28,7 +28,7 @@ if ! sha256sum --status -c "$stamp" 2>/dev/null; then
     echo "making .venv" >&2
     rm -rf .venv
     python3 -m venv .venv
-    .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
         --only-binary :all: -r requirements-dev.txt
     sha256sum requirements.txt requirements-dev.txt >"$stamp"
 fi

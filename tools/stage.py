@@ -30,7 +30,7 @@ def site_packages(python: str, requirements: str) -> Path:
     print(f"filling {folder.name}", file=sys.stderr)
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"),
+            *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
             *("--require-hashes", "--only-binary", ":all:", "--no-deps", "-r", str(pins)),
             *("--python-version", python, "--implementation", "cp", "--target", str(partial)),
         ],

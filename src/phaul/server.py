@@ -3,12 +3,15 @@
 Runs on the destination, in any process there that may drive CRIU.
 """
 
-import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
+
+import anyio
+import anyio.from_thread
 
 from phaul.config import Config
 from phaul.criu.rpc import CriuOptions, Version
@@ -16,24 +19,22 @@ from phaul.destination import DestinationSession
 
 __all__ = ["Server"]
 
-T = TypeVar("T")
-
 
 class Server:
     """The destination's end of one migration; a context manager.
 
     Raises PreflightError if CRIU, the memory socket or the work directory cannot be used.  Its
-    methods may be called from any thread, one at a time.
+    methods may be called from any thread, one at a time.  It has a thread of its own, which watches
+    the page server while the source sends.
     """
 
     def __init__(self, config: Config) -> None:
-        self._lock = threading.Lock()
-        # One loop for the whole life: nothing runs in it between two calls.
-        self._runner = asyncio.Runner()
+        self._portal, self._thread = _start_loop()
         try:
-            self._session = self._call(lambda: DestinationSession.open(config))
+            self._context = self._portal.wrap_async_context_manager(DestinationSession(config))
+            self._session = self._context.__enter__()
         except BaseException:
-            self._runner.close()
+            self._stop_loop()
             raise
 
     @property
@@ -48,21 +49,19 @@ class Server:
 
     def start_iteration(self) -> None:
         """Start the page server of one more round; raises CriuError, MemoryChannelError."""
-        self._call(self._session.start_iteration)
+        self._portal.call(self._session.start_iteration)
 
     def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
-        self._call(self._session.stop_iteration)
+        self._portal.call(self._session.stop_iteration)
 
     def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
-        with self._lock:
-            self._session.new_chain(memory_fd)
+        self._portal.call(self._session.new_chain, memory_fd)
 
     def add_images(self, files: Iterable[Path]) -> None:
         """Copy the final dump's image files to `last_images_dir`; raises ImageError."""
-        with self._lock:
-            self._session.add_images(files)
+        self._session.add_images(files)
 
     def restore(self, options: CriuOptions | None = None) -> int:
         """Restore the tree and hold it still; returns the PID of its root.
@@ -70,24 +69,33 @@ class Server:
         `options` are the configuration's if none are given.  Then `release` it once the source's
         is gone, or `discard` it.  Raises ImageError, CriuError.
         """
-        return self._call(lambda: self._session.restore(options))
+        return self._portal.call(self._session.restore, options)
 
     def release(self) -> None:
         """Let the restored tree run."""
-        self._call(self._session.release)
+        self._portal.call(self._session.release)
 
     def discard(self) -> None:
         """Kill the restored tree, which never ran."""
-        self._call(self._session.discard)
+        self._portal.call(self._session.discard)
 
-    def close(self, *, keep_images: bool = False) -> None:
+    def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way; nothing is left but the tree that was released.
 
-        A tree that is restored and was not released is killed.
+        A tree that is restored and was not released is killed.  CRIU's logs stay if something
+        failed, since its error names them, unless `keep_logs` says otherwise.
         """
-        if self._runner is not None:
-            self._call(lambda: self._session.close(keep_images=keep_images))
-            self._runner.close()
+        if not self._thread.is_alive():
+            return
+
+        async def close() -> None:
+            await self._session.close(keep_images=keep_images, keep_logs=keep_logs)
+
+        try:
+            self._portal.call(close)
+        finally:
+            self._context.__exit__(None, None, None)
+            self._stop_loop()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +108,31 @@ class Server:
     ) -> None:
         self.close()
 
-    def _call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        with self._lock:
-            return self._runner.run(function())
+    def _stop_loop(self) -> None:
+        self._portal.call(self._portal.stop)
+        self._thread.join()
+
+
+def _start_loop() -> tuple[anyio.from_thread.BlockingPortal, threading.Thread]:
+    """An event loop in a thread of its own.
+
+    A daemon thread, unlike anyio's: an embedder that forgets `close` still gets its program ended.
+    """
+    started: Future[anyio.from_thread.BlockingPortal] = Future()
+
+    async def main() -> None:
+        async with anyio.from_thread.BlockingPortal() as portal:
+            started.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    def run() -> None:
+        try:
+            anyio.run(main)
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name="phaul-server", daemon=True)
+    thread.start()
+    return started.result(), thread

@@ -13,7 +13,8 @@ __all__ = ["decisive_line", "remedy_for"]
 # What is read of a log at most; at the log level that phaul asks for they have a few lines.
 _LIMIT: Final = 64 << 20
 
-_ERROR = re.compile(r"^\([\d.]+\)\s+(?:pie: )?(?:\s*\d+: )?Error +(.*)$")
+# The time stamp is only there from log level 4 on; the PID where a restored task speaks.
+_ERROR = re.compile(r"^(?:\([\d.]+\))?\s*(?:pie: )?(?:\s*\d+: )?Error +(.*)$")
 
 # Errors that CRIU logs and then goes on from.
 _HARMLESS: Final = tuple(
@@ -34,7 +35,7 @@ _CONSEQUENCE: Final = tuple(
         r"Dump .*\(pid: \d+\) failed with -?\d+",
         r"(Pre-)?[Dd]umping \(pid: \d+\) failed",
         r"Unable to (dump|restore) the ",
-        r"RPC client reported script error",
+        r"RPC client reported script error|action scripts failed|due to .* script ret code",
         r"Page transfer failed|Can't (dump|send) (unfreezable|memory)",
         r"exited, status=|killed by signal|Child .*exited|Child process .*",
         r"Can't (seize|dump|restore) (task|process)",

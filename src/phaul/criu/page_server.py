@@ -16,7 +16,7 @@ from phaul.criu.engine import Engine
 from phaul.criu.log import decisive_line, remedy_for
 from phaul.criu.operation import directory_fd, failure
 from phaul.criu.rpc import Request, RequestType
-from phaul.criu.swrk import Swrk
+from phaul.criu.swrk import Swrk, describe_exit
 from phaul.errors import CriuError, CriuTimeout
 
 __all__ = ["PageServer"]
@@ -75,40 +75,40 @@ class PageServer:
             raise
         return cls(worker, answer.pid, images_dir)
 
-    async def wait(self, timeout: float) -> None:
-        """Wait until all is written, at most `timeout` seconds; the server is gone afterwards.
+    async def wait(self) -> None:
+        """Wait until all is written; the server is gone and its worker reaped afterwards.
 
-        Raises CriuError if its exit status is not 0, CriuTimeout if it did not end.  On a timeout
-        shut the memory socket down before `close`, or the server reads on.
+        Takes as long as the round does, so the caller limits it.  Raises CriuError if the exit
+        status is not 0, CriuDied if the worker ended.
         """
+        log_path = self.images_dir / LOG
         try:
-            with anyio.fail_after(timeout):
-                answer = await self.worker.call(Request(RequestType.WAIT_PID, pid=self.pid))
-        except TimeoutError as err:
-            raise CriuTimeout(
-                f"criu's page server did not end within {timeout:g} s after the round",
-                request="PAGE_SERVER_CHLD",
-                line=decisive_line(self.images_dir / LOG),
-                log_path=str(self.images_dir / LOG),
-                host=self.worker.host,
-            ) from err
-        status = answer.status
-        await self.worker.close()
-        if not answer.success or status is None:
-            raise failure("WAIT_PID", answer, self.images_dir / LOG, self.worker.host)
-        if status:
-            code = os.waitstatus_to_exitcode(status)
-            line = decisive_line(self.images_dir / LOG)
+            answer = await self.worker.call(Request(RequestType.WAIT_PID, pid=self.pid))
+        finally:
+            await self.worker.close()
+        if not answer.success or answer.status is None:
+            raise failure("WAIT_PID", answer, log_path, self.worker.host)
+        if answer.status:
+            line = decisive_line(log_path)
             raise CriuError(
-                f"criu's page server failed with status {code}",
+                f"criu's page server {describe_exit(os.waitstatus_to_exitcode(answer.status))}",
                 request="PAGE_SERVER_CHLD",
                 line=line,
-                log_path=str(self.images_dir / LOG),
+                log_path=str(log_path),
                 host=self.worker.host,
                 remedy=remedy_for(line),
             )
 
-    async def close(self) -> None:
-        """End the server, whatever it does; it and its worker are reaped."""
+    def late(self, seconds: float) -> CriuTimeout:
+        """The error for a server that has not ended `seconds` after its round."""
+        return CriuTimeout(
+            f"criu's page server did not end within {seconds:g} s after the round",
+            request="PAGE_SERVER_CHLD",
+            line=decisive_line(self.images_dir / LOG),
+            log_path=str(self.images_dir / LOG),
+            host=self.worker.host,
+        )
+
+    def kill(self) -> None:
+        """Kill the server and its worker; who waits for it sees it end."""
         self.worker.kill()
-        await self.worker.close()

@@ -21,7 +21,7 @@ import anyio
 from phaul.criu.rpc import MAX_PACKET, Request, Response, decode, encode, encode_notify_answer
 from phaul.errors import CriuDied, CriuNotFound, ImageError
 
-__all__ = ["Swrk"]
+__all__ = ["Swrk", "describe_exit"]
 
 # A worker whose socket is closed thaws what it froze and ends; 10 s is some hundred times what
 # that took for a tree of 200 tasks.
@@ -29,13 +29,14 @@ _END_GRACE_S: Final = 10.0
 _STDERR_LIMIT: Final = 4096
 
 
-def _describe(status: int) -> str:
+def describe_exit(status: int) -> str:
+    """How a process ended, from its exit code: -N for signal N."""
     if status >= 0:
-        return f"exit status {status}"
+        return f"ended with status {status}"
     try:
-        return f"killed by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"killed by signal {-status}"
+        return f"was killed by signal {-status}"
 
 
 @dataclass(eq=False)
@@ -150,7 +151,7 @@ class Swrk:
     async def _died(self, request: str) -> CriuDied:
         status = await self.close()
         return CriuDied(
-            f"criu ended without an answer to {request}: {_describe(status)}",
+            f"criu {describe_exit(status)}, without an answer to {request}",
             request=request,
             line=self.last_words(),
             host=self.host,

@@ -2,9 +2,9 @@
 
 Runs on the destination.
 
-    open --> start_iteration --> stop_iteration --+--> restore --> release --> close
-                   ^                              |       |           |
-                   +------------------------------+       +--discard--+
+    enter --> start_iteration --> stop_iteration --+--> restore --> release --> close
+                    ^                              |       |           |
+                    +------------------------------+       +--discard--+
 
 A failed iteration drops the chain: its images are of no use to the next attempt, which starts with
 a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy runs from there.
@@ -12,18 +12,20 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import anyio
 
 from phaul.config import Config
-from phaul.criu.engine import Engine, Facts
+from phaul.criu.engine import Engine
 from phaul.criu.images import read_inventory
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
-from phaul.errors import ImageError, UsageError
+from phaul.errors import ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel
 from phaul.storage.workdir import WorkDir
 
@@ -33,35 +35,56 @@ HOST: Final = "destination"
 LOG: Final = "restore.log"
 
 
+@dataclass(eq=False)
+class _Iteration:
+    """A page server at work, and how it ended."""
+
+    server: PageServer
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    error: PhaulError | None = None
+
+
 class DestinationSession:
-    """One migration on the destination.  Made by `open`, ended by `close`."""
+    """One migration on the destination: an async context manager.
 
-    def __init__(
-        self, config: Config, engine: Engine, facts: Facts, channel: MemoryChannel, work: WorkDir
-    ) -> None:
-        self.facts = facts
+    To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
+    used; to leave it is `close`.
+    """
+
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._engine = engine
-        self._channel = channel
-        self._work = work
-        self._page_server: PageServer | None = None
+        self._engine = Engine(config.criu_command, HOST)
+        self._iteration: _Iteration | None = None
         self._restore: Operation | None = None
-        self._released = False
+        self._failed = False
+        self._closed = False
 
-    @classmethod
-    async def open(cls, config: Config) -> "DestinationSession":
-        """Check all that can be checked before the first round; raises PreflightError."""
-        engine = Engine(config.criu_command, HOST)
-        channel = MemoryChannel(config.memory_fd, HOST)
+    async def __aenter__(self) -> Self:
+        channel = MemoryChannel(self._config.memory_fd, HOST)
         try:
-            async with engine.worker() as worker:
-                facts = await engine.examine(worker)
-            await engine.check()
-            work = WorkDir.open(config.work_dir, HOST)
+            async with self._engine.worker() as worker:
+                self.facts = await self._engine.examine(worker)
+            await self._engine.check()
+            self._work = WorkDir.open(self._config.work_dir, HOST)
         except BaseException:
             channel.close()
             raise
-        return cls(config, engine, facts, channel, work)
+        self._channel = channel
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        finally:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(kind, error, trace)
 
     @property
     def last_images_dir(self) -> Path | None:
@@ -73,14 +96,14 @@ class DestinationSession:
 
         Raises MemoryChannelError after a failure, until there is a new chain.
         """
-        if self._page_server is not None:
+        if self._iteration is not None:
             raise UsageError("an iteration is under way already", host=HOST)
         if self._restore is not None:
             raise UsageError("the restore has begun: there are no more iterations", host=HOST)
         self._channel.check()
         images = self._work.next()
         try:
-            self._page_server = await PageServer.start(
+            server = await PageServer.start(
                 self._engine,
                 images.path,
                 images.parent,
@@ -90,24 +113,50 @@ class DestinationSession:
         except BaseException:
             self._fail()
             raise
+        self._iteration = _Iteration(server)
+        self._tasks.start_soon(self._watch, self._iteration)
+
+    async def _watch(self, iteration: _Iteration) -> None:
+        # While the source sends, nobody else would notice that the page server has died: this
+        # process has the socket open too, so the source would wait for a reader for ever.
+        try:
+            await iteration.server.wait()
+        except PhaulError as error:
+            iteration.error = error
+            self._channel.break_off()
+        finally:
+            iteration.ended.set()
 
     async def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
-        server = self._page_server
-        if server is None:
+        iteration = self._iteration
+        if iteration is None:
             raise UsageError("no iteration is under way", host=HOST)
-        self._page_server = None
         try:
-            await server.wait(self._config.timeouts.page_server)
+            with anyio.move_on_after(self._config.timeouts.page_server):
+                await iteration.ended.wait()
+            if not iteration.ended.is_set():
+                raise iteration.server.late(self._config.timeouts.page_server)
+            if iteration.error is not None:
+                raise iteration.error
         except BaseException:
-            self._channel.break_off()
-            await server.close()
+            await self._end_iteration()
             self._fail()
             raise
+        self._iteration = None
+
+    async def _end_iteration(self) -> None:
+        """End the page server, whatever it does; it is awaited and reaped."""
+        if self._iteration is not None:
+            with anyio.CancelScope(shield=True):
+                self._channel.break_off()
+                self._iteration.server.kill()
+                await self._iteration.ended.wait()
+            self._iteration = None
 
     def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
-        if self._page_server is not None or self._restore is not None:
+        if self._iteration is not None or self._restore is not None:
             raise UsageError("an attempt is still under way", host=HOST)
         channel = MemoryChannel(memory_fd, HOST)
         self._channel.close()
@@ -133,7 +182,7 @@ class DestinationSession:
         All is restored, no task runs yet, and its connections are locked.  Then `release` or
         `discard` it.  Raises ImageError, CriuError.
         """
-        if self._page_server is not None:
+        if self._iteration is not None:
             raise UsageError("an iteration is still under way", host=HOST)
         if self._restore is not None:
             raise UsageError("the restore was begun already", host=HOST)
@@ -155,6 +204,7 @@ class DestinationSession:
                 await operation.begin()
                 held = await operation.until(Stage.POST_RESTORE)
             except BaseException:
+                self._failed = True
                 await worker.close()
                 raise
         self._restore = operation
@@ -174,7 +224,6 @@ class DestinationSession:
             finally:
                 self._restore = None
                 await operation.worker.close()
-        self._released = True
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
@@ -186,21 +235,27 @@ class DestinationSession:
                 self._restore = None
                 await operation.worker.close()
 
-    async def close(self, *, keep_images: bool = False) -> None:
-        """End what is under way, and remove the images; a copy that was not released is killed."""
+    async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
+        """End what is under way, and remove the images; a copy that was not released is killed.
+
+        CRIU's logs stay if something failed, since its error names them, unless `keep_logs` says
+        otherwise.  May be called again.
+        """
+        if self._closed:
+            return
+        self._closed = True
         with anyio.CancelScope(shield=True):
-            if self._page_server is not None:
-                self._channel.break_off()
-                await self._page_server.close()
-                self._page_server = None
             try:
+                await self._end_iteration()
                 if self._restore is not None:
                     await self.discard()
             finally:
                 self._channel.close()
-                self._work.close(remove=not keep_images)
+                keep = self._failed if keep_logs is None else keep_logs
+                self._work.close(remove=not keep_images, keep_logs=keep)
 
     def _fail(self) -> None:
+        self._failed = True
         self._channel.break_off()
         self._work.drop_chain(keep_logs=True)
 

@@ -41,6 +41,7 @@ class WorkDir:
         self._made = made
         self._next = 1 + max((int(p.name) for p in _numbered(path)), default=-1)
         self._chain: list[Path] = []
+        self._logs: list[Path] = []
 
     @classmethod
     def open(cls, path: Path, host: str = "") -> Self:
@@ -96,16 +97,22 @@ class WorkDir:
                 for entry in path.iterdir():
                     if entry.suffix != ".log":
                         entry.unlink()
+                self._logs.append(path)
             else:
                 shutil.rmtree(path)
         self._chain = []
 
-    def close(self, *, remove: bool = False) -> None:
-        """Give the directory free; with `remove`, what this object made in it is removed first."""
+    def close(self, *, remove: bool = False, keep_logs: bool = False) -> None:
+        """Give the directory free; with `remove`, what this object made in it is removed first.
+
+        With `keep_logs` the logs stay, of this chain and of those that were dropped before.
+        """
         if self._lock < 0:
             return
         if remove:
-            self.drop_chain()
+            self.drop_chain(keep_logs=keep_logs)
+            for path in [] if keep_logs else self._logs:
+                shutil.rmtree(path)
             if self._made:
                 with suppress(OSError):
                     self.path.rmdir()

@@ -19,13 +19,12 @@ _LIMIT: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a dump says of itself; `dump_uptime_ns` is 0 where CRIU did not write it."""
+    """What a dump says of itself; `dump_uptime_us` is 0 where CRIU did not write it."""
 
     img_version: int
     lsm_type: int
-    dump_uptime_ns: int
+    dump_uptime_us: int
     pre_dump_mode: int
-    network_lock: int
     tcp_close: bool
 
 
@@ -38,8 +37,7 @@ def read_inventory(path: Path) -> Inventory:
     return Inventory(
         img_version=wire.img_version,
         lsm_type=wire.lsmtype,
-        dump_uptime_ns=wire.dump_uptime,
+        dump_uptime_us=wire.dump_uptime,
         pre_dump_mode=wire.pre_dump_mode,
-        network_lock=wire.network_lock_method,
         tcp_close=wire.tcp_close,
     )

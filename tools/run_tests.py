@@ -1,0 +1,130 @@
+"""Runs the test suites: `python -m tools.run_tests unit engine vm`, and says the count of each.
+
+    unit     linters and unit tests, here
+    engine   the real CRIU, natively: in the sandbox, under its Python
+    vm       the lab itself, and two guests
+
+Nothing is left behind when this is killed: pytest and the sandbox end with it.
+"""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import Sandbox
+from tests.victims.build import build
+from tools.stage import ROOT, site_packages
+
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Count:
+    """What one suite came to."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def add(self, report: Path) -> None:
+        """Add a JUnit file; one that is not there is a suite that did not get to its end."""
+        if not report.exists():
+            self.failed += 1
+            return
+        for suite in ET.parse(report).getroot().iter("testsuite"):
+            tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+            failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            self.failed += failed
+            self.skipped += skipped
+            self.passed += tests - failed - skipped
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def on_host(report: Path, paths: list[str], *options: str) -> int:
+    """Run pytest here."""
+    argv = [sys.executable, *PYTEST, f"--junitxml={report}", *options, *paths]
+    with subprocess.Popen(argv, cwd=ROOT, preexec_fn=end_with_parent) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # pytest then ends what its fixtures started
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+
+
+def unit(report: Path) -> int:
+    """Linters and unit tests."""
+    return on_host(report, ["tests/unit"])
+
+
+def engine(report: Path) -> int:
+    """The engine tests and the victims' own, in the sandbox."""
+    victims = ROOT / "build" / "victims"
+    build(victims)
+    site = site_packages("3.14", "requirements-test.txt")
+    sandbox = Sandbox(
+        binds=[f"{ROOT}:/phaul:ro", f"{site}:/site:ro", f"{report.parent}:/report"],
+        env={
+            "PYTHONPATH": "/phaul/src:/phaul:/site",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PHAUL_VICTIMS": "/phaul/build/victims",
+        },
+        cwd="/phaul",
+    )
+    argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", "tests/engine"]
+    with sandbox.popen(argv) as process:
+        return process.wait()
+
+
+def vm(report: Path) -> int:
+    """The lab's own tests, and the guests."""
+    return on_host(report, ["tests/lab", "tests/vm"])
+
+
+SUITES: dict[str, Callable[[Path], int]] = {"unit": unit, "engine": engine, "vm": vm}
+
+
+def main(names: list[str]) -> int:
+    """Run the suites named; the status is 0 if all passed."""
+    end_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    counts: dict[str, Count] = {}
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="phaul-tests-") as folder:
+        for name in names:
+            print(f"== {name}", flush=True)
+            report = Path(folder) / f"{name}.xml"
+            begun = time.monotonic()
+            code = SUITES[name](report)
+            count = counts[name] = Count(seconds=time.monotonic() - begun)
+            count.add(report)
+            status = status or code
+    print()
+    for name, count in counts.items():
+        print(
+            f"{name:<7} {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
+            f"in {count.seconds:.0f} s"
+        )
+    passed, failed = (sum(getattr(c, k) for c in counts.values()) for k in ("passed", "failed"))
+    print(f"{passed} passed, {failed} failed")
+    return status or (1 if failed or not passed else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
