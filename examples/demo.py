@@ -81,8 +81,7 @@ def move_and_check(lab: Lab, pid: int, beats: int) -> int:
         mover = lab.src.spawn([*module, "move", str(pid), ADDRESS, "/root/images"], env=ENVIRONMENT)
         with mover as here:
             for line in here.stdout:
-                sys.stdout.write(line)
-                sys.stdout.flush()
+                print(line, flush=True)
             if here.wait(120):
                 raise SystemExit(here.stderr.read().decode())
         if there.wait(60):

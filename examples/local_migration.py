@@ -78,7 +78,8 @@ def destination(work_dir: Path, options: Sequence[str] = ()) -> Iterator[tuple[R
 def run_destination(control_fd: int, memory_fd: int, work_dir: Path, *options: str) -> None:
     """The other process: PID 1 of the namespace, so it lives as long as what it restores."""
     # What this process starts must not take the PIDs that the tree is going to need.
-    Path("/proc/sys/kernel/ns_last_pid").write_text("1000000")
+    kernel = Path("/proc/sys/kernel")
+    kernel.joinpath("ns_last_pid").write_text(str(int(kernel.joinpath("pid_max").read_text()) // 2))
     criu_options = phaul.CriuOptions(tcp_established="--tcp-established" in options)
     config = phaul.Config(memory_fd=memory_fd, work_dir=work_dir, options=criu_options)
     with phaul.Server(config) as server, socket.socket(fileno=control_fd) as control:

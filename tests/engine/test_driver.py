@@ -21,13 +21,10 @@ ENGINE = Engine()
 
 def test_version_features_and_check() -> None:
     async def main() -> None:
-        async with ENGINE.worker() as worker:
-            facts = await ENGINE.examine(worker)
-            again = await ENGINE.examine(worker)
-        assert facts == again
+        facts = await ENGINE.examine()
+        assert facts == await ENGINE.examine()
         assert facts.version >= OLDEST
         assert facts.mem_track == has_soft_dirty()
-        await ENGINE.check()
 
     anyio.run(main)
 
@@ -50,8 +47,7 @@ def has_soft_dirty() -> bool:
 
 def test_pre_dump_is_refused_where_dirty_memory_is_not_tracked() -> None:
     async def main() -> None:
-        async with ENGINE.worker() as worker:
-            facts = await ENGINE.examine(worker)
+        facts = await ENGINE.examine()
         if facts.mem_track:
             facts.require_mem_track("source")
         else:

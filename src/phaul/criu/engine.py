@@ -21,6 +21,7 @@ OLDEST: Final = Version(4, 1)
 """The oldest CRIU that phaul's tests run with."""
 
 _FEATURES: Final = frozenset({"mem_track", "lazy_pages"})
+_CHECK: Final = Request(RequestType.CHECK, log_level=1)
 _QUERY_S: Final = 30.0
 """A query takes 5 ms natively; the limit only has to tell a hang from a slow machine."""
 
@@ -57,11 +58,19 @@ class Engine:
         """A new worker; raises CriuNotFound."""
         return Swrk.start(self.program, pass_fds=pass_fds, host=self.host)
 
-    async def examine(self, worker: Swrk) -> Facts:
-        """Ask `worker`, which stays usable, for its version and features.
+    async def examine(self) -> Facts:
+        """Have CRIU check this kernel, and meanwhile ask it for its version and features.
 
-        Raises CriuTooOld, and CriuError if it does not answer.
+        Raises CriuNotFound, CriuTooOld, CriuUnfit, and CriuError if it does not answer.
         """
+        async with self.worker() as asked, self.worker() as checking:
+            # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
+            await checking.send(_CHECK)
+            facts = await self._ask(asked)
+            await self._checked(checking)
+        return facts
+
+    async def _ask(self, worker: Swrk) -> Facts:
         version = await self._query(worker, Request(RequestType.VERSION, keep_open=True))
         if version.version is None:
             raise CriuError("criu does not say its version", request="VERSION", host=self.host)
@@ -81,15 +90,13 @@ class Engine:
             lazy_pages=found.get("lazy_pages", False),
         )
 
-    async def check(self) -> None:
-        """Run CRIU's own check of this kernel; raises CriuUnfit with what it said."""
-        with_log = Request(RequestType.CHECK, log_level=1)
-        async with self.worker() as worker:
-            answer = await self._query(worker, with_log, may_fail=True)
-            said = answer.message or worker.last_words()
+    async def _checked(self, worker: Swrk) -> None:
+        answer = await self._answer(worker, _CHECK.type.name)
+        await worker.close()
         if not answer.success:
+            said = answer.message or worker.last_words() or "it does not say why"
             raise CriuUnfit(
-                f"criu's own check fails: {said or 'it does not say why'}",
+                f"criu's own check fails: {said}",
                 host=self.host,
                 remedy="run `criu check` there; a newer CRIU or kernel is what helps most often",
             )
@@ -110,22 +117,21 @@ class Engine:
                 await self._query(worker, request, log_path=images_dir / log)
 
     async def _query(
-        self,
-        worker: Swrk,
-        request: Request,
-        *,
-        log_path: Path | None = None,
-        may_fail: bool = False,
+        self, worker: Swrk, request: Request, *, log_path: Path | None = None
     ) -> Response:
-        try:
-            with anyio.fail_after(_QUERY_S):
-                answer = await worker.call(request)
-        except TimeoutError as err:
-            raise CriuTimeout(
-                f"criu did not answer {request.type.name} within {_QUERY_S:g} s",
-                request=request.type.name,
-                host=self.host,
-            ) from err
-        if not answer.success and not may_fail:
+        await worker.send(request)
+        answer = await self._answer(worker, request.type.name)
+        if not answer.success:
             raise failure(request.type.name, answer, log_path, self.host)
         return answer
+
+    async def _answer(self, worker: Swrk, request: str) -> Response:
+        try:
+            with anyio.fail_after(_QUERY_S):
+                return await worker.receive(request)
+        except TimeoutError as err:
+            raise CriuTimeout(
+                f"criu did not answer {request} within {_QUERY_S:g} s",
+                request=request,
+                host=self.host,
+            ) from err

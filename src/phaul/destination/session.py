@@ -62,9 +62,7 @@ class DestinationSession:
     async def __aenter__(self) -> Self:
         channel = MemoryChannel(self._config.memory_fd, HOST)
         try:
-            async with self._engine.worker() as worker:
-                self.facts = await self._engine.examine(worker)
-            await self._engine.check()
+            self.facts = await self._engine.examine()
             self._work = WorkDir.open(self._config.work_dir, HOST)
         except BaseException:
             channel.close()

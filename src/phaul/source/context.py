@@ -5,12 +5,13 @@ Used on the source, from preflight to the end.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
 
 from phaul.config import Config
+from phaul.criu.engine import Engine
 from phaul.criu.swrk import Swrk
 from phaul.errors import Cancelled
 from phaul.pages.channel import MemoryChannel
@@ -72,10 +73,22 @@ class Context:
 
     config: Config
     subject: Subject
-    worker: Swrk
+    engine: Engine
     channel: MemoryChannel
     work_dir: WorkDir
     remote: Remote
     emit: EventHandler
-    host: str
-    canceller: Canceller = field(default_factory=Canceller)
+    canceller: Canceller
+
+    @property
+    def host(self) -> str:
+        """The host's name in messages."""
+        return self.engine.host
+
+    def worker(self) -> Swrk:
+        """A fresh worker that has the memory socket.
+
+        One for each round: in CRIU's own loop of pre-dumps on one worker (PRE_DUMP), the rounds
+        add up in one shared block of statistics, and nothing tells one from the other.
+        """
+        return self.engine.worker(pass_fds=(self.channel.criu_fd,))

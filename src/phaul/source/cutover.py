@@ -24,6 +24,7 @@ import anyio
 from phaul.criu.images.stats import read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
+from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, OutcomeUnknown, PhaulError, UsageError
 from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
 from phaul.source.context import Context
@@ -57,6 +58,7 @@ class Cutover:
     def __init__(self, context: Context, *, tracked: bool) -> None:
         self._context = context
         self._tracked = tracked
+        self._worker: Swrk | None = None
         self._operation: Operation | None = None
         self._iterating = False
         self._begun = self._held = 0.0
@@ -67,6 +69,7 @@ class Cutover:
     async def start(self) -> None:
         """Make the destination ready; the process still runs."""
         self._context.channel.check()
+        self._worker = self._context.worker()
         await self._context.remote.start_iteration()
         self._iterating = True
         self._context.emit(CutoverStarted())
@@ -77,7 +80,7 @@ class Cutover:
         Raises CriuError, Cancelled, or what the other side says of its page server; the tree runs
         on then.
         """
-        if self._operation is not None:
+        if self._operation is not None or self._worker is None:
             raise UsageError("the tree can be dumped only once")
         context = self._context
         self._begun = time.monotonic()
@@ -97,7 +100,7 @@ class Cutover:
                 log_level=context.config.log_level,
             )
             operation = Operation(
-                context.worker, request, images.path / LOG, context.config.timeouts.dump
+                self._worker, request, images.path / LOG, context.config.timeouts.dump
             )
             self._operation = operation
             with context.canceller.window():
@@ -129,6 +132,8 @@ class Cutover:
                     await operation.refuse()
                 except (PhaulError, TimeoutError) as also:
                     error.add_note(f"while CRIU let the process go: {also}")
+            if self._worker is not None:
+                await self._worker.close()
 
     async def commit(self, release: Release | None) -> tuple[Round, Downtime]:
         """Let CRIU kill the tree here, then let it run there.
@@ -144,6 +149,8 @@ class Cutover:
                 await operation.finish()
             except CriuError as error:
                 raise self._not_killed(error) from error
+            finally:
+                await operation.worker.close()
             killed = time.monotonic()
             self._context.emit(SourceGone())
             if release is not None:

@@ -16,6 +16,7 @@ import anyio
 from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType
+from phaul.criu.swrk import Swrk
 from phaul.errors import Cancelled, RoundFailed
 from phaul.policy import StopReason
 from phaul.report import Round, RoundFinished, RoundStarted
@@ -46,13 +47,14 @@ async def _round(context: Context, number: int) -> Round:
     relayed = context.channel.relayed_bytes
     try:
         context.channel.check()
-        await context.remote.start_iteration()
-        context.emit(RoundStarted(number=number))
-        try:
-            images = await _pre_dump(context)
-        except BaseException as error:
-            await end_failed_iteration(context, error)
-            raise
+        async with context.worker() as worker:  # starts while the other side gets ready
+            await context.remote.start_iteration()
+            try:
+                context.emit(RoundStarted(number=number))
+                images = await _pre_dump(context, worker)
+            except BaseException as error:
+                await end_failed_iteration(context, error)
+                raise
         await context.remote.stop_iteration()
         stats = read_dump_stats(images / "stats-dump")
     except Exception as error:
@@ -68,14 +70,14 @@ async def _round(context: Context, number: int) -> Round:
     return round_of(stats, number, time.monotonic() - begun, _moved(context, relayed))
 
 
-async def _pre_dump(context: Context) -> Path:
+async def _pre_dump(context: Context, worker: Swrk) -> Path:
     images = context.work_dir.next()
     config = context.config
     with directory_fd(images.path) as descriptor:
         await Operation(
-            context.worker,
+            worker,
             Request(
-                RequestType.PRE_DUMP,
+                RequestType.SINGLE_PRE_DUMP,
                 options=config.options,
                 images_dir_fd=descriptor,
                 pid=context.subject.pid,

@@ -8,11 +8,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-import anyio
-
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
-from phaul.criu.swrk import Swrk
 from phaul.errors import (
     Cancelled,
     CutoverFailed,
@@ -74,43 +71,28 @@ class SourceSession:
         async with AsyncExitStack() as stack:
             channel = MemoryChannel(self._config.memory_fd, HOST)
             stack.callback(channel.close)
-            worker = self._engine.worker(pass_fds=(channel.criu_fd,))
-            await stack.enter_async_context(worker)
-            facts = await self._examine(worker)
+            facts = await self._examine()
             work_dir = WorkDir.open(self._config.work_dir, HOST)
             stack.callback(work_dir.close)
             context = Context(
                 self._config,
                 subject,
-                worker,
+                self._engine,
                 channel,
                 work_dir,
                 self._remote,
                 self._emit,
-                HOST,
                 self.canceller,
             )
             try:
                 return await self._move(context, facts, begun)
             except BaseException as error:
-                await _undo(context, error)
+                _undo(context, error)
                 raise
         raise AssertionError("an exit stack swallowed an error")
 
-    async def _examine(self, worker: Swrk) -> Facts:
-        """Ask for CRIU's version and features while CRIU checks the kernel in a second worker."""
-        found: list[Facts] = []
-
-        async def ask() -> None:
-            found.append(await self._engine.examine(worker))
-
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(ask)
-                group.start_soon(self._engine.check)
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        facts = found[0]
+    async def _examine(self) -> Facts:
+        facts = await self._engine.examine()
         peer = self._config.peer_criu
         if peer and peer.wide_page_server != facts.version.wide_page_server:
             raise IncompatiblePeer(
@@ -174,10 +156,9 @@ class SourceSession:
         return await cutover.commit(release)
 
 
-async def _undo(context: Context, error: BaseException) -> None:
-    """After a failure: end CRIU, which thaws what it froze, drop the images, say the fate."""
+def _undo(context: Context, error: BaseException) -> None:
+    """After a failure: drop the images, and say where the process is."""
     context.channel.break_off()
-    await context.worker.close()
     if isinstance(error, OutcomeUnknown):
         return
     context.work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
