@@ -9,9 +9,9 @@ import json
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from phaul import PhaulError, Server
+from phaul import PhaulError, Server, Version
 
 MAX_FILE = 1 << 30
 
@@ -26,6 +26,11 @@ class RemoteServer:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._file = sock.makefile("rwb")
+
+    def criu_version(self) -> Version:
+        """The version of CRIU there, for `phaul.Config.peer_criu`."""
+        major, minor, sublevel = cast("list[int]", self._call("criu_version"))
+        return Version(major, minor, sublevel)
 
     def start_iteration(self) -> None:
         """Have the page server of one more round started there."""
@@ -78,7 +83,9 @@ class RemoteServer:
 
 def serve(sock: socket.socket, server: Server) -> None:
     """Do what the other side asks of `server`, until it closes its end."""
+    version = server.criu_version
     calls: dict[str, Any] = {
+        "criu_version": lambda: [version.major, version.minor, version.sublevel],
         "start_iteration": server.start_iteration,
         "stop_iteration": server.stop_iteration,
         "restore": server.restore,

@@ -47,7 +47,14 @@ def move(pid: int, target: str, work_dir: Path, say: Callable[[phaul.Event], Non
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         memory.settimeout(None)
         server = RemoteServer(control)
-        config = phaul.Config(pid=pid, memory_fd=memory.fileno(), work_dir=work_dir)
+        config = phaul.Config(
+            pid=pid,
+            memory_fd=memory.fileno(),
+            work_dir=work_dir,
+            peer_criu=server.criu_version(),
+            # A final dump of 2 MiB takes no longer than one of nothing, on most links.
+            stop_rule=phaul.StopRule(min_pages=512),
+        )
         return phaul.Client(MoveToNamespace(server), server, config, on_event=say).migrate()
 
 

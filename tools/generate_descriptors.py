@@ -6,7 +6,7 @@ For developers only (`make descriptors`); a test holds that the committed file i
 import sys
 from pathlib import Path
 
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 SCHEMA = Path(__file__).parent.parent / "src/phaul/criu/schema"
 

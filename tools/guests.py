@@ -51,6 +51,7 @@ def stage(python: Python = CURRENT) -> Path:
     for part in _PARTS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, fresh / part, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", fresh)
     victims = ROOT / "build" / "victims"
     build(victims)
     shutil.copytree(victims, fresh / "victims", ignore=ignore)

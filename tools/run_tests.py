@@ -87,7 +87,8 @@ def engine(report: Path) -> int:
         },
         cwd="/phaul",
     )
-    argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", "tests/engine"]
+    paths = ["tests/victims", "tests/engine"]
+    argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", *paths]
     with sandbox.popen(argv) as process:
         return process.wait()
 

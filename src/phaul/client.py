@@ -6,6 +6,7 @@ Ctrl-C arrives here, becomes a cancel, and can never tear the commit apart.
 
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -87,7 +88,7 @@ class Client:
         self._lock = threading.Lock()
         self._session: SourceSession | None = None
         self._token: EventLoopToken | None = None
-        self._cancelled = False
+        self._cancelled = self._ended = False
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
 
@@ -103,7 +104,6 @@ class Client:
                 "the memory channel was used by an earlier attempt",
                 remedy="start a new chain with a fresh socket: new_chain()",
             )
-        self._spent = True
         session = SourceSession(
             self._config,
             _AsyncLocal(self._local, self._config),
@@ -122,6 +122,8 @@ class Client:
             finally:
                 with self._lock:
                     self._session = self._token = None
+                    self._ended = True
+                    self._spent = session.channel_used
 
         return self._run(run)
 
@@ -129,51 +131,56 @@ class Client:
         """Ask the running migration to cancel, from any thread or from the event callback's.
 
         Returns whether it will: once the tree is dumped and held it is too late, and `migrate`
-        goes on to its end.
+        goes on to its end.  Before `migrate`, it is `migrate` that ends as cancelled.
         """
         with self._lock:
-            self._cancelled = True
-            session, token = self._session, self._token
-        if session is None or token is None:
-            return True
+            if self._session is None or self._token is None:
+                self._cancelled = not self._ended
+                return self._cancelled
+            canceller, token = self._session.canceller, self._token
         try:
             if current_token() == token:
-                return session.canceller.request()
+                return canceller.request()
         except RuntimeError:
             pass  # not in the loop's thread
-        return anyio.from_thread.run_sync(session.canceller.request, token=token)
+        try:
+            return anyio.from_thread.run_sync(canceller.request, token=token)
+        except RuntimeError:
+            return False  # the loop has just ended
 
     def new_chain(self, memory_fd: int) -> None:
         """Make ready for another attempt, with a fresh socket; the Server needs the same."""
         if self._session is not None:
             raise UsageError("a migration is under way")
         self._config = replace(self._config, memory_fd=memory_fd)
-        self._spent = self._cancelled = False
+        self._spent = self._cancelled = self._ended = False
 
     def _run(self, main: Callable[[], Coroutine[Any, Any, Report]]) -> Report:
-        result: list[Report] = []
-        failure: list[BaseException] = []
+        outcome: Future[Report] = Future()
 
         def target() -> None:
             try:
-                result.append(anyio.run(main))
+                outcome.set_result(anyio.run(main))
             except BaseException as error:
-                failure.append(error)
+                outcome.set_exception(error)
 
         thread = threading.Thread(target=target, name="phaul-migrate")
         thread.start()
         interrupted = False
-        while thread.is_alive():
+        # Not `join`: in Python 3.11, one that Ctrl-C interrupts takes the thread for ended.
+        while not outcome.done():
             try:
-                thread.join()
+                wait([outcome])
             except KeyboardInterrupt:
                 interrupted = True
                 self.cancel()
-        if not failure:
-            return result[0]
-        if interrupted and isinstance(failure[0], Cancelled):
-            raise KeyboardInterrupt from failure[0]
-        raise failure[0]
+        thread.join()
+        try:
+            return outcome.result()
+        except Cancelled as error:
+            if interrupted:
+                raise KeyboardInterrupt from error
+            raise
 
 
 class _AsyncRemote:

@@ -60,7 +60,7 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "work_dir", Path(self.work_dir))
-        if not self.criu_command:
+        if not self.criu_command or not all(self.criu_command):
             raise UsageError("criu is an empty command")
         if not 0 <= self.log_level <= 4:
             raise UsageError(f"log_level is {self.log_level}, it must be 0 to 4")

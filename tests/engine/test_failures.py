@@ -238,10 +238,14 @@ def test_restored_copy_that_is_discarded_never_ran(
     check_untouched(dirtier, caught.value, place.here)
 
 
+def cancel(clients: list[phaul.Client]) -> None:
+    assert clients[0].cancel()
+
+
 def test_cancel_in_the_final_dump(victim: StartVictim, tmp_path: Path) -> None:
     dirtier = victim("dirtier", "--size-mb", 64, "--rate", 500)
     clients: list[phaul.Client] = []
-    with tap(20 * MIB, lambda *_: clients[0].cancel() or None) as (source, destination):
+    with tap(20 * MIB, lambda *_: cancel(clients)) as (source, destination):
         there = phaul.Config(memory_fd=destination.fileno(), work_dir=tmp_path / "there")
         here = phaul.Config(pid=dirtier.pid, memory_fd=source.fileno(), work_dir=tmp_path / "here")
         with phaul.Server(there) as server:

@@ -1,79 +1,22 @@
 """The victims: each finds itself whole, and each of their checks is able to fail."""
 
-import contextlib
 import ctypes
 import fcntl
-import io
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
 import termios
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.victims import pyheap
-from tests.victims.build import build
-from tests.victims.harness import Report, Victim, VictimError, start
-
-PAGE = 4096
-Start = Callable[..., Victim]
-
-
-@pytest.fixture(scope="session")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return build(tmp_path_factory.mktemp("victims"))
-
-
-@pytest.fixture
-def begin(binaries: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
-    running: list[Victim] = []
-
-    def begin(name: str, *options: object) -> Victim:
-        report = tmp_path / f"{name}-{len(running)}.json"
-        pid = start([binaries[name], *map(str, options), "--report", report])
-        victim = Victim(pid, report)
-        running.append(victim)
-        return victim
-
-    yield begin
-    for victim in running:
-        victim.terminate()
-
-
-def open_memory(pid: int) -> io.FileIO:
-    """Open a process's memory; skips the test where that is forbidden."""
-    try:
-        return Path(f"/proc/{pid}/mem").open("r+b", buffering=0)
-    except PermissionError:
-        pytest.skip("the memory of other processes cannot be opened here")
-
-
-def poke(pid: int, address: int, data: bytes) -> None:
-    """Write into a process's memory."""
-    with open_memory(pid) as mem:
-        mem.seek(address)
-        mem.write(data)
-
-
-def flip(pid: int, address: int) -> None:
-    """Change one byte of a process's memory."""
-    with open_memory(pid) as mem:
-        mem.seek(address)
-        old = mem.read(1)
-    poke(pid, address, bytes([old[0] ^ 0x40]))
-
-
-def has_problem(report: Report, *words: str) -> bool:
-    """Whether one of the problems holds all these words."""
-    return not report.ok and any(all(w in p for w in words) for p in report.problems)
+from tests.victims.conftest import PAGE, Start, flip, has_problem, open_memory, poke
+from tests.victims.harness import Victim, VictimError, start
 
 
 def options_of(name: str, tmp_path: Path) -> list[object]:
@@ -291,6 +234,7 @@ def test_pyheap_finds_a_changed_row() -> None:
     database.db.execute("delete from beats where n = 2")
     database.db.execute("insert into beats values (9, 'y')")
     database.check(problems.append)
+    database.db.close()
     assert [p.split(":")[1] for p in problems] == [" row 1", " row 2", " row 9 should not be there"]
 
 
@@ -309,76 +253,6 @@ def test_mapper_finds_changed_bytes_and_mappings(begin: Start) -> None:
     report = victim.check()
     assert has_problem(report, "slot 30, page 2", "byte 9 is wrong")
     assert has_problem(report, "slot 60, page 1", "wanted zeros")
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
-def test_echo_between_a_client_and_the_server(begin: Start) -> None:
-    server = begin("echo_server", "--listen", "127.0.0.1:0")
-    port = server.check().data["port"]
-    client = begin("echo_client", "--connect", f"127.0.0.1:{port}", "--connections", 3)
-    wait_for(lambda: client.check().counter > 20)
-    there, here = client.check(), server.check()
-    assert (there.problems, here.problems) == ([], [])
-    assert there.data["open_connections"] == here.data["open_connections"] == 3
-    client.terminate()
-    wait_for(lambda: server.check().data["open_connections"] == 0)
-    assert server.check().problems == []
-
-
-def test_echo_client_finds_that_the_server_went_away(begin: Start) -> None:
-    server = begin("echo_server", "--listen", "127.0.0.1:0")
-    port = server.check().data["port"]
-    client = begin("echo_client", "--connect", f"127.0.0.1:{port}")
-    wait_for(lambda: client.check().counter > 3)
-    server.kill(signal.SIGKILL)
-    wait_for(lambda: not client.check().ok)
-    assert has_problem(client.check(), "connection 0,")
-
-
-def corrupting_server(listener: socket.socket, at: int) -> None:
-    """Echo, but change the byte at this place of the stream."""
-    connection, _ = listener.accept()
-    with connection:
-        seen = 0
-        # The client resets the connection once it has seen enough.
-        with contextlib.suppress(ConnectionError):
-            while data := bytearray(connection.recv(4096)):
-                if seen <= at < seen + len(data):
-                    data[at - seen] ^= 1
-                seen += len(data)
-                connection.sendall(data)
-
-
-@pytest.mark.parametrize(
-    ("at", "words"), [(0, "header"), (8, "header"), (24, "payload byte 0"), (500, "payload byte")]
-)
-def test_echo_client_finds_a_wrong_byte(begin: Start, at: int, words: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=corrupting_server, args=(listener, at))
-        thread.start()
-        client = begin("echo_client", "--connect", f"127.0.0.1:{listener.getsockname()[1]}")
-        wait_for(lambda: not client.check().ok)
-        assert has_problem(client.check(), words)
-        thread.join()
-
-
-@pytest.mark.parametrize(
-    ("sent", "words"), [(b"\1" * 24, "header"), (b"echo"[:3], "closed within a record")]
-)
-def test_echo_server_finds_wrong_bytes(begin: Start, sent: bytes, words: str) -> None:
-    server = begin("echo_server", "--listen", "127.0.0.1:0")
-    with socket.create_connection(("127.0.0.1", server.check().data["port"])) as connection:
-        connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(1)
-    wait_for(lambda: not server.check().ok)
-    assert has_problem(server.check(), words)
 
 
 def test_a_failing_start_says_why(binaries: dict[str, Path], tmp_path: Path) -> None:

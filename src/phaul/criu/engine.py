@@ -6,10 +6,12 @@ Used first in preflight, on both hosts; `Engine` then starts the workers of ever
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import anyio
 
+from phaul.criu.log import decisive_line
 from phaul.criu.operation import directory_fd, failure
 from phaul.criu.rpc import Request, RequestType, Response, Version
 from phaul.criu.swrk import Swrk
@@ -21,7 +23,7 @@ OLDEST: Final = Version(4, 1)
 """The oldest CRIU that phaul's tests run with."""
 
 _FEATURES: Final = frozenset({"mem_track", "lazy_pages"})
-_CHECK: Final = Request(RequestType.CHECK, log_level=1)
+_LOG: Final = "check.log"
 _QUERY_S: Final = 30.0
 """A query takes 5 ms natively; the limit only has to tell a hang from a slow machine."""
 
@@ -63,11 +65,17 @@ class Engine:
 
         Raises CriuNotFound, CriuTooOld, CriuUnfit, and CriuError if it does not answer.
         """
-        async with self.worker() as asked, self.worker() as checking:
-            # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
-            await checking.send(_CHECK)
-            facts = await self._ask(asked)
-            await self._checked(checking)
+        with TemporaryDirectory(prefix="phaul-check-") as folder:
+            async with self.worker() as asked, self.worker() as checking:
+                # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
+                with directory_fd(Path(folder)) as descriptor:
+                    # 4.1 wants a directory for its log even when it has nothing to dump.
+                    request = Request(
+                        RequestType.CHECK, images_dir_fd=descriptor, log_file=_LOG, log_level=1
+                    )
+                    await checking.send(request)
+                    facts = await self._ask(asked)
+                    await self._checked(checking, Path(folder) / _LOG)
         return facts
 
     async def _ask(self, worker: Swrk) -> Facts:
@@ -90,11 +98,12 @@ class Engine:
             lazy_pages=found.get("lazy_pages", False),
         )
 
-    async def _checked(self, worker: Swrk) -> None:
-        answer = await self._answer(worker, _CHECK.type.name)
-        await worker.close()
+    async def _checked(self, worker: Swrk, log_path: Path) -> None:
+        answer = await self._answer(worker, "CHECK")
         if not answer.success:
-            said = answer.message or worker.last_words() or "it does not say why"
+            await worker.close()
+            said = decisive_line(log_path) or answer.message or worker.last_words()
+            said = said or "it does not say why"
             raise CriuUnfit(
                 f"criu's own check fails: {said}",
                 host=self.host,

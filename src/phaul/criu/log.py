@@ -82,12 +82,14 @@ _REMEDIES: Final = (
 )
 
 
-def decisive_line(path: Path) -> str:
+def decisive_line(path: Path | None) -> str:
     """The error line of the log `path` that tells the cause, without its time stamp.
 
     That is the first error that is neither harmless nor the consequence of another; if there is
     none, the last consequence; if there is no error at all, or no log, "".
     """
+    if path is None:
+        return ""
     consequence = ""
     try:
         with path.open("rb") as file:

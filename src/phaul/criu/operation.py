@@ -44,8 +44,7 @@ def directory_fd(path: Path) -> Iterator[int]:
 
 def failure(request: str, response: Response, log_path: Path | None, host: str) -> CriuError:
     """The error for an answer that says no, with the log line that decided."""
-    line = decisive_line(log_path) if log_path else ""
-    line = line or response.message
+    line = decisive_line(log_path) or response.message
     return CriuError(
         f"criu failed the {request} request",
         request=request,
@@ -132,22 +131,20 @@ class Operation:
 
     async def _next(self, stage: Stage | None) -> Response:
         """The notification `stage`, or the final answer; all other notifications are answered."""
-        try:
-            with anyio.fail_after(self.timeout):
-                while True:
-                    answer = await self.worker.receive(self.name)
-                    if answer.script is None or (stage and answer.stage is stage):
-                        return answer
-                    await self._handle(answer)
-        except TimeoutError as err:
-            # Not killed here: the worker's `close` lets it thaw what it froze, if it still can.
-            raise CriuTimeout(
-                f"criu did not answer the {self.name} request within {self.timeout:g} s",
-                request=self.name,
-                line=decisive_line(self.log_path),
-                log_path=str(self.log_path),
-                host=self.worker.host,
-            ) from err
+        with anyio.move_on_after(self.timeout):
+            while True:
+                answer = await self.worker.receive(self.name)
+                if answer.script is None or (stage and answer.stage is stage):
+                    return answer
+                await self._handle(answer)
+        # Not killed here: the worker's `close` lets it thaw what it froze, if it still can.
+        raise CriuTimeout(
+            f"criu did not answer the {self.name} request within {self.timeout:g} s",
+            request=self.name,
+            line=decisive_line(self.log_path),
+            log_path=str(self.log_path),
+            host=self.worker.host,
+        )
 
     async def _handle(self, notification: Response) -> None:
         if self.handler is None:

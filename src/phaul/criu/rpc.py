@@ -139,6 +139,12 @@ class CriuOptions:
     def __post_init__(self) -> None:
         if self.tcp_established and self.tcp_close:
             raise UsageError("tcp_established and tcp_close exclude each other")
+        try:
+            _fill_options(message_class("Options")(), self)
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"an option of CRIU has a value that it cannot have: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -262,6 +268,11 @@ def encode_notify_answer(*, accept: bool) -> bytes:
     return bytes(wire.SerializeToString())
 
 
+def _text(value: str | bytes) -> str:
+    # A file name in an error need not be UTF-8; protobuf then hands the bytes out.
+    return value if isinstance(value, str) else value.decode(errors="replace")
+
+
 def decode(packet: bytes) -> Response:
     """The answer in one packet; raises ImageError if it is none."""
     wire = parse("Response", packet, "criu's answer")
@@ -270,7 +281,7 @@ def decode(packet: bytes) -> Response:
     stage: Stage | None = None
     script: str | None = None
     if has("notify"):
-        script = wire.notify.script
+        script = _text(wire.notify.script)
         stage = next((known for known in Stage if known.value == script), None)
         pid = wire.notify.pid if wire.notify.HasField("pid") else None
     elif has("restore"):
@@ -295,7 +306,7 @@ def decode(packet: bytes) -> Response:
         script=script,
         pid=pid,
         errno=wire.cr_errno,
-        message=wire.cr_errmsg.strip(),
+        message=_text(wire.cr_errmsg).strip(),
         features=features,
         version=version,
         status=wire.status if has("status") else None,

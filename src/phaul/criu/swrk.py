@@ -18,6 +18,7 @@ from typing import Final, Self
 
 import anyio
 
+from phaul.criu.log import decisive_line
 from phaul.criu.rpc import MAX_PACKET, Request, Response, decode, encode, encode_notify_answer
 from phaul.errors import CriuDied, CriuNotFound, ImageError
 
@@ -153,7 +154,7 @@ class Swrk:
         return CriuDied(
             f"criu {describe_exit(status)}, without an answer to {request}",
             request=request,
-            line=self.last_words(),
+            line=decisive_line(self.log_path) or self.last_words(),
             host=self.host,
             log_path=str(self.log_path or ""),
         )
@@ -161,7 +162,8 @@ class Swrk:
     def last_words(self) -> str:
         """The last line that the worker wrote to its standard error, or ""."""
         if self._stderr >= 0:
-            text = os.pread(self._stderr, _STDERR_LIMIT, 0).decode(errors="replace")
+            start = max(os.fstat(self._stderr).st_size - _STDERR_LIMIT, 0)
+            text = os.pread(self._stderr, _STDERR_LIMIT, start).decode(errors="replace")
             self._said = (text.strip().splitlines() or [""])[-1]
         return self._said
 

@@ -10,6 +10,7 @@ A failed iteration drops the chain: its images are of no use to the next attempt
 a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy runs from there.
 """
 
+import logging
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ __all__ = ["DestinationSession"]
 HOST: Final = "destination"
 LOG: Final = "restore.log"
 
+_logger = logging.getLogger("phaul")
+
 
 @dataclass(eq=False)
 class _Iteration:
@@ -56,7 +59,7 @@ class DestinationSession:
         self._engine = Engine(config.criu_command, HOST)
         self._iteration: _Iteration | None = None
         self._restore: Operation | None = None
-        self._failed = False
+        self._failed = self._doubtful = False
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -172,7 +175,13 @@ class DestinationSession:
                 raise ImageError(f"{file} is no image file", host=HOST)
             if (target / file.name).exists():
                 raise ImageError(f"{target / file.name} exists already", host=HOST)
-            shutil.copyfile(file, target / file.name)
+            try:
+                shutil.copyfile(file, target / ".partial")
+                (target / ".partial").rename(target / file.name)
+            except OSError as err:
+                raise ImageError(
+                    f"{file} cannot be copied to {target}: {err.strerror}", host=HOST
+                ) from err
 
     async def restore(self, options: CriuOptions | None = None) -> int:
         """Restore from the newest images; returns the PID of the root, which stands still.
@@ -215,10 +224,12 @@ class DestinationSession:
         """Let the restored tree run: from now on it is this host's."""
         operation = self._require_restored()
         operation.timeout = self._config.timeouts.finish
+        self._doubtful = True  # until CRIU says that it runs
         with anyio.CancelScope(shield=True):
             try:
                 await operation.release()
                 await operation.finish()
+                self._doubtful = False
             finally:
                 self._restore = None
                 await operation.worker.close()
@@ -236,8 +247,10 @@ class DestinationSession:
     async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way, and remove the images; a copy that was not released is killed.
 
-        CRIU's logs stay if something failed, since its error names them, unless `keep_logs` says
-        otherwise.  May be called again.
+        A copy that was neither released nor discarded may be the only one, if the source was given
+        up and its word got lost: then the images stay, whatever `keep_images` says, and the process
+        can be restored from them.  CRIU's logs stay if something failed, since its error names
+        them, unless `keep_logs` says otherwise.  May be called again.
         """
         if self._closed:
             return
@@ -246,9 +259,12 @@ class DestinationSession:
             try:
                 await self._end_iteration()
                 if self._restore is not None:
+                    keep_images = True
+                    _logger.warning("not released: the images stay in %s", self._work.last)
                     await self.discard()
             finally:
                 self._channel.close()
+                keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs
                 self._work.close(remove=not keep_images, keep_logs=keep)
 

@@ -22,6 +22,7 @@ _REMEDY: Final = "pass one end of a connected stream socket that stays open duri
 class MemoryChannel:
     """The channel over the descriptor `memory_fd`, which stays the caller's.
 
+    It is made blocking, as CRIU needs it.
     Raises DescriptorError if it is closed, or is no connected stream socket.  `criu_fd` is the
     descriptor for CRIU.  After `break_off` the channel is spent: a round that failed leaves bytes
     of unknown number in it, so the next attempt needs a fresh socket.
@@ -33,6 +34,7 @@ class MemoryChannel:
         self._relay: Relay | None = None
         self._pair: socket.socket | None = None
         self.broken = False
+        self._sock.setblocking(True)
         if self._sock.family == socket.AF_UNIX:
             self.criu_fd = self._sock.fileno()
         else:
@@ -99,8 +101,8 @@ def _connected(descriptor: int, host: str) -> socket.socket:
         except OSError as err:
             raise wrong("is not connected") from err
         poll = select.poll()
-        poll.register(sock, 0)
-        if poll.poll(0):  # only POLLHUP and POLLERR come unasked
+        poll.register(sock, select.POLLRDHUP)
+        if poll.poll(0):
             raise wrong("is closed on the other side, or was shut down by an earlier failure")
     except BaseException:
         sock.close()

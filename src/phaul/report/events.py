@@ -75,5 +75,5 @@ Event = Started | RoundStarted | RoundFinished | PreCopyStopped | CutoverStarted
 """Any event."""
 
 EventHandler = Callable[[Event], None]
-"""Called in the migration's own thread; it should return soon, and what it raises ends the
-migration as a failure."""
+"""Called in the migration's own thread; it should return soon.  What it raises before the commit
+ends the migration as a failure; after it, nothing can, and the error is logged."""

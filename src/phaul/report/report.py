@@ -127,9 +127,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines += [f"  round {r.number:<2} {r}" for r in self.rounds]
         lines.append(f"  final    {self.final}")
         lines.append(f"downtime {self.downtime}")
-        size = f", {self.sent_bytes / self.memory_bytes:.2f} times" if self.memory_bytes else ""
-        lines.append(
-            f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s{size} "
-            f"the memory's {self.memory_bytes / _MIB:.1f} MiB"
-        )
+        sent = f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s"
+        if self.memory_bytes:
+            times = self.sent_bytes / self.memory_bytes
+            sent += f", {times:.2f} times the memory's {self.memory_bytes / _MIB:.1f} MiB"
+        lines.append(sent)
         return "\n".join(lines)

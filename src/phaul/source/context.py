@@ -42,28 +42,37 @@ class Canceller:
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+        self._too_late = False
         self._scope: anyio.CancelScope | None = None
 
     def request(self) -> bool:
-        """Ask for the cancel; returns whether a step that can be undone is under way."""
-        self.requested = True
+        """Ask for the cancel; returns whether there will be one: False once it is too late."""
+        if self._too_late:
+            return False
+        self._requested = True
         if self._scope is not None:
             self._scope.cancel()
-        return self._scope is not None
+        return True
+
+    def close(self) -> None:
+        """From now on it is too late; raises Cancelled if it was asked for before."""
+        if self._requested:
+            raise Cancelled("cancelled")
+        self._too_late = True
 
     @contextmanager
     def window(self) -> Iterator[None]:
         """The steps inside end with Cancelled when, or if before, a cancel was asked for."""
         with anyio.CancelScope() as scope:
             self._scope = scope
-            if self.requested:
+            if self._requested:
                 scope.cancel()
             try:
                 yield
             finally:
                 self._scope = None
-        if scope.cancelled_caught:
+        if scope.cancel_called:  # caught here, or asked for when nothing waited any more
             raise Cancelled("cancelled")
 
 

@@ -13,6 +13,7 @@ Runs on the source, after the pre-copy.
                     the caller's release
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,18 +22,20 @@ from typing import Final
 
 import anyio
 
-from phaul.criu.images.stats import read_dump_stats
+from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.swrk import Swrk
-from phaul.errors import CriuError, OutcomeUnknown, PhaulError, UsageError
-from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
+from phaul.errors import CriuError, ImageError, OutcomeUnknown, PhaulError, UsageError
+from phaul.report import CutoverStarted, Downtime, Event, Held, Round, SourceGone
 from phaul.source.context import Context
 from phaul.source.precopy import end_failed_iteration, round_of
 
 __all__ = ["Cutover", "HeldDump", "Release"]
 
 LOG: Final = "dump.log"
+
+_logger = logging.getLogger("phaul")
 
 Release = Callable[[], Awaitable[None]]
 """Lets the restored tree run; called once the source's is gone."""
@@ -61,6 +64,7 @@ class Cutover:
         self._worker: Swrk | None = None
         self._operation: Operation | None = None
         self._iterating = False
+        self._complete = False
         self._begun = self._held = 0.0
         self._number = 0
         self._relayed = context.channel.relayed_bytes
@@ -111,22 +115,25 @@ class Cutover:
                 await context.remote.stop_iteration()
         self._held = time.monotonic()
         context.emit(Held(seconds=self._held - self._begun))
+        context.canceller.close()
+        self._complete = True
         return HeldDump(images.path)
 
     def require_held(self) -> Operation:
-        """The dump in which the tree is held; raises UsageError if there is none."""
-        if self._operation is None or self._operation.held is None:
-            raise UsageError("dump_copy_restore returned without a dump")
+        """The complete dump in which the tree is held; raises UsageError if there is none.
+
+        A dump whose memory did not arrive is none, even if the caller overlooked the error.
+        """
+        if self._operation is None or not self._complete:
+            raise UsageError("dump_copy_restore returned without a complete dump")
         return self._operation
 
     async def roll_back(self, error: BaseException) -> None:
         """Let the tree run on here; `error` is why, and is told what fails on the way."""
         with anyio.CancelScope(shield=True):
             operation = self._operation
-            if self._iterating:
-                self._iterating = False
-                await end_failed_iteration(self._context, error)
             self._context.channel.break_off()
+            # The process first, it stands still; then the other side, which may be slow.
             if operation is not None and operation.held is not None:
                 try:
                     await operation.refuse()
@@ -134,6 +141,9 @@ class Cutover:
                     error.add_note(f"while CRIU let the process go: {also}")
             if self._worker is not None:
                 await self._worker.close()
+            if self._iterating:
+                self._iterating = False
+                await end_failed_iteration(self._context, error)
 
     async def commit(self, release: Release | None) -> tuple[Round, Downtime]:
         """Let CRIU kill the tree here, then let it run there.
@@ -152,11 +162,23 @@ class Cutover:
             finally:
                 await operation.worker.close()
             killed = time.monotonic()
-            self._context.emit(SourceGone())
+            self._tell(SourceGone())
             if release is not None:
                 await self._release(release)
         released = time.monotonic()
-        stats = read_dump_stats(operation.log_path.parent / "stats-dump")
+        return self._account(operation, restored, killed, released if release else killed)
+
+    def _account(
+        self, operation: Operation, restored: float, killed: float, released: float
+    ) -> tuple[Round, Downtime]:
+        """What the cutover came to; the arguments are the moments in which its parts ended."""
+        try:
+            stats = read_dump_stats(operation.log_path.parent / "stats-dump")
+        except ImageError as error:
+            # The process has moved: figures that are missing make no failure of that.
+            _logger.warning("no statistics of the final dump: %s", error)
+            frozen_us = round((killed - self._begun) * 1e6)
+            stats = DumpStats(0, frozen_us, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         moved = self._context.channel.relayed_bytes
         wire = None if moved is None or self._relayed is None else moved - self._relayed
         final = round_of(stats, self._number, self._held - self._begun, wire)
@@ -168,9 +190,16 @@ class Cutover:
             dump_s=max(dump, 0.0),
             restore_s=restored - self._held,
             kill_s=killed - restored,
-            release_s=released - killed if release is not None else 0.0,
+            release_s=released - killed,
         )
         return final, downtime
+
+    def _tell(self, event: Event) -> None:
+        """Emit an event after the commit: no handler may come between the kill and the release."""
+        try:
+            self._context.emit(event)
+        except Exception:
+            _logger.exception("the event handler failed at %s", event)
 
     def _not_killed(self, error: CriuError) -> PhaulError:
         subject = self._context.subject

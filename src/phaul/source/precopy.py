@@ -47,14 +47,24 @@ async def _round(context: Context, number: int) -> Round:
     relayed = context.channel.relayed_bytes
     try:
         context.channel.check()
-        async with context.worker() as worker:  # starts while the other side gets ready
+        # Started now, it is ready when the other side is.
+        worker = context.worker()
+        try:
             await context.remote.start_iteration()
-            try:
-                context.emit(RoundStarted(number=number))
-                images = await _pre_dump(context, worker)
-            except BaseException as error:
-                await end_failed_iteration(context, error)
-                raise
+        except BaseException:
+            await worker.close()
+            raise
+        try:
+            async with worker:
+                try:
+                    context.emit(RoundStarted(number=number))
+                    images = await _pre_dump(context, worker)
+                except BaseException:
+                    context.channel.break_off()  # or CRIU might wait for it, with us
+                    raise
+        except BaseException as error:
+            await end_failed_iteration(context, error)
+            raise
         await context.remote.stop_iteration()
         stats = read_dump_stats(images / "stats-dump")
     except Exception as error:

@@ -5,7 +5,7 @@ error that leaves here says where the process is.
 """
 
 import time
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from typing import Protocol
 
 from phaul.config import Config
@@ -26,7 +26,7 @@ from phaul.source.context import Canceller, Context, Remote
 from phaul.source.cutover import Cutover, Release
 from phaul.source.precopy import run_rounds
 from phaul.storage.workdir import WorkDir
-from phaul.subjects.process import examine
+from phaul.subjects.process import Subject, examine
 
 __all__ = ["Local", "Remote", "SourceSession"]
 
@@ -59,6 +59,8 @@ class SourceSession:
         self._emit = emit or (lambda _event: None)
         self._engine = Engine(config.criu_command, HOST)
         self.canceller = Canceller()
+        self.channel_used = False
+        """Whether the channel may hold bytes of this attempt: then the next needs a fresh one."""
 
     async def migrate(self) -> Report:
         """Move the process; returns when it is gone from here, and released there.
@@ -68,28 +70,38 @@ class SourceSession:
         """
         begun = time.monotonic()
         subject = examine(self._pid, HOST)
-        async with AsyncExitStack() as stack:
-            channel = MemoryChannel(self._config.memory_fd, HOST)
-            stack.callback(channel.close)
-            facts = await self._examine()
-            work_dir = WorkDir.open(self._config.work_dir, HOST)
-            stack.callback(work_dir.close)
-            context = Context(
-                self._config,
-                subject,
-                self._engine,
-                channel,
-                work_dir,
-                self._remote,
-                self._emit,
-                self.canceller,
-            )
-            try:
-                return await self._move(context, facts, begun)
-            except BaseException as error:
-                _undo(context, error)
-                raise
-        raise AssertionError("an exit stack swallowed an error")
+        try:
+            with ExitStack() as stack:
+                return await self._prepare_and_move(stack, subject, begun)
+        except PhaulError as error:
+            error.fate = error.fate or subject.fate()
+            raise
+
+    async def _prepare_and_move(self, stack: ExitStack, subject: Subject, begun: float) -> Report:
+        channel = MemoryChannel(self._config.memory_fd, HOST)
+        stack.callback(channel.close)
+        facts = await self._examine()
+        work_dir = WorkDir.open(self._config.work_dir, HOST)
+        stack.callback(work_dir.close)
+        context = Context(
+            self._config,
+            subject,
+            self._engine,
+            channel,
+            work_dir,
+            self._remote,
+            self._emit,
+            self.canceller,
+        )
+        self.channel_used = True
+        try:
+            return await self._move(context, facts, begun)
+        except OutcomeUnknown:
+            raise  # the images may be all that is left
+        except BaseException as error:
+            channel.break_off()
+            work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
+            raise
 
     async def _examine(self) -> Facts:
         facts = await self._engine.examine()
@@ -154,13 +166,3 @@ class SourceSession:
             await cutover.roll_back(error)
             raise
         return await cutover.commit(release)
-
-
-def _undo(context: Context, error: BaseException) -> None:
-    """After a failure: drop the images, and say where the process is."""
-    context.channel.break_off()
-    if isinstance(error, OutcomeUnknown):
-        return
-    context.work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
-    if isinstance(error, PhaulError):
-        error.fate = error.fate or context.subject.fate()

@@ -11,6 +11,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, Self
 
 from phaul.errors import WorkDirError
@@ -94,12 +95,12 @@ class WorkDir:
         """
         for path in reversed(self._chain):
             if keep_logs:
-                for entry in path.iterdir():
+                for entry in path.glob("*"):
                     if entry.suffix != ".log":
-                        entry.unlink()
+                        entry.unlink(missing_ok=True)
                 self._logs.append(path)
             else:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
         self._chain = []
 
     def close(self, *, remove: bool = False, keep_logs: bool = False) -> None:
@@ -112,7 +113,7 @@ class WorkDir:
         if remove:
             self.drop_chain(keep_logs=keep_logs)
             for path in [] if keep_logs else self._logs:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
             if self._made:
                 with suppress(OSError):
                     self.path.rmdir()
@@ -166,15 +167,11 @@ def _refuse_images(path: Path, host: str) -> None:
 
 
 def _probe(path: Path, host: str) -> None:
-    probe = path / ".phaul-probe"
     try:
-        with probe.open("xb") as file:
+        with TemporaryFile(dir=path) as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as err:
         raise _unusable(path, host, err) from err
-    finally:
-        with suppress(OSError):
-            probe.unlink()
 
 
 def _unusable(path: Path, host: str, err: OSError) -> WorkDirError:

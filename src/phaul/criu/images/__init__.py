@@ -1,6 +1,7 @@
 """Readers of the image files that phaul looks into itself.
 
-A reader never takes more memory than its file is long, and raises nothing but ImageError.
+A reader raises nothing but ImageError, and believes no length that its file does not have: it reads
+message by message.  A `Pagemap` holds all its ranges, some 100 bytes each.
 """
 
 from phaul.criu.images.inventory import Inventory, read_inventory

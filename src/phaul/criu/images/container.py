@@ -43,13 +43,14 @@ def _open(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as err:
         raise ImageError(f"{path}: cannot be opened: {err}") from err
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(f"{path}: not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def _messages(path: Path, file: BinaryIO, magics: tuple[int, ...], limit: int) -> Iterator[bytes]:
     info = os.fstat(file.fileno())
-    if not stat.S_ISREG(info.st_mode):
-        raise ImageError(f"{path}: not a regular file")
     if info.st_size > limit:
         raise ImageError(f"{path}: {info.st_size} bytes, at most {limit} are expected")
     left = info.st_size

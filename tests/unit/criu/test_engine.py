@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+
+from phaul.criu import engine as engine_module
+from phaul.criu.engine import OLDEST, Engine, Facts
+from phaul.criu.rpc import Version
+from phaul.errors import (
+    CriuDied,
+    CriuError,
+    CriuNotFound,
+    CriuTimeout,
+    CriuTooOld,
+    CriuUnfit,
+    FeatureMissing,
+)
+from tests.unit.conftest import Fake
+from tests.unit.scenario import Fault
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+
+
+async def examine(fake: Fake) -> Facts:
+    return await Engine(fake.command, "here").examine()
+
+
+async def test_facts(fake: Fake) -> None:
+    fake.play(version=(4, 1, 1), mem_track=False)
+    assert await examine(fake) == Facts(Version(4, 1, 1), mem_track=False, lazy_pages=True)
+
+
+async def test_what_is_asked(fake: Fake) -> None:
+    await examine(fake)
+    assert sorted(fake.names()) == ["CHECK", "FEATURE_CHECK", "VERSION"]
+    assert len({note.worker for note in fake.notes()}) == 2
+
+
+@pytest.mark.parametrize("version", [(3, 17, 1), (4, 0, 9)])
+async def test_too_old(fake: Fake, version: tuple[int, int, int]) -> None:
+    fake.play(version=version)
+    with pytest.raises(CriuTooOld, match=f"at least {OLDEST}"):
+        await examine(fake)
+
+
+async def test_no_version(fake: Fake) -> None:
+    fake.play(tell_version=False)
+    with pytest.raises(CriuError, match="version"):
+        await examine(fake)
+
+
+async def test_a_failing_query(fake: Fake) -> None:
+    fake.play(features=Fault(kind="fail", message="no features"))
+    with pytest.raises(CriuError, match="no features"):
+        await examine(fake)
+
+
+async def test_a_silent_query(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_QUERY_S", 0.3)
+    fake.play(start=Fault(kind="hang"))
+    with pytest.raises(CriuTimeout, match=r"VERSION within 0\.3 s"):
+        await examine(fake)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(kind="fail", message="the kernel is odd"), "the kernel is odd"),
+        (Fault(kind="fail", stderr="only on stderr\n"), "only on stderr"),
+        (Fault(kind="fail"), "does not say why"),
+    ],
+)
+async def test_unfit(fake: Fake, fault: Fault, said: str) -> None:
+    fake.play(check=fault)
+    with pytest.raises(CriuUnfit, match=said):
+        await examine(fake)
+
+
+async def test_a_check_that_dies(fake: Fake) -> None:
+    fake.play(check=Fault(kind="signal", number=6))
+    with pytest.raises(CriuDied, match="SIGABRT"):
+        await examine(fake)
+
+
+async def test_not_found() -> None:
+    with pytest.raises(CriuNotFound):
+        await Engine(("/no/criu",)).examine()
+
+
+async def test_cpuinfo(fake: Fake, tmp_path: Path) -> None:
+    engine = Engine(fake.command)
+    await engine.dump_cpuinfo(tmp_path)
+    assert (tmp_path / "cpuinfo.img").exists()
+    await engine.check_cpuinfo(tmp_path)
+    log = "(00.1) Error (criu/cpu.c:1): CPU lacks avx512\n"
+    fake.play(cpuinfo=Fault(kind="fail", log=log))
+    with pytest.raises(CriuError, match="lacks avx512"):
+        await engine.check_cpuinfo(tmp_path)
+
+
+def test_tracking_is_required() -> None:
+    Facts(OLDEST, mem_track=True, lazy_pages=False).require_mem_track("here")
+    with pytest.raises(FeatureMissing, match="soft-dirty"):
+        Facts(OLDEST, mem_track=False, lazy_pages=False).require_mem_track("here")
