@@ -1,6 +1,7 @@
 """One emulated machine: its life and what is done in it.  Runs on the host."""
 
 import logging
+import re
 import shutil
 import socket
 import threading
@@ -21,7 +22,9 @@ BOOT_TIMEOUT = 120.0
 BOOT_TRIES = 2
 """An emulated kernel may panic while it boots, under load: one of some 50 boots did."""
 _PROBE_TIMEOUT = 2.0
-_TAIL_LINES = 30
+_TAIL_LINES = 12
+_OOPS = re.compile(r"Oops|BUG:|\[#1\]|Kernel panic")
+_OOPS_LINES = 24
 _logger = logging.getLogger(__name__)
 
 
@@ -114,11 +117,17 @@ class Guest:
         """Add the ends of the console and of QEMU's log."""
         for path in (self.log, self.console):
             try:
-                tail = path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+                lines = path.read_text(errors="replace").splitlines()
             except OSError:
-                tail = []
-            lines = "".join(f"\n  {line}" for line in tail)
-            message += f"\n{path} {'ends with:' if tail else 'is empty'}{lines}"
+                lines = []
+            # A panic's cause stands far above its end.
+            cause = next((at for at, line in enumerate(lines) if _OOPS.search(line)), len(lines))
+            for what, part in (
+                ("has", lines[cause : cause + _OOPS_LINES]),
+                ("ends with" if lines else "is empty", lines[-_TAIL_LINES:]),
+            ):
+                if part or not lines:
+                    message += f"\n{path} {what}:" + "".join(f"\n  {line}" for line in part)
         return message
 
     # -- commands

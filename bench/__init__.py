@@ -1,0 +1,1 @@
+"""What phaul costs, as ratios of one run; see bench/README.md."""

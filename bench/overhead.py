@@ -1,0 +1,168 @@
+"""What the library's orchestration costs, beside the same criu commands run one by one by hand.
+
+    python -m bench.overhead            boots the lab and runs it in a guest, and in the sandbox
+    python -m bench.overhead inside N   where CRIU works: N pairs of moves, as JSON
+
+A move is the checks of both ends, two rounds of pre-copy where dirty memory is tracked, the final
+dump and a full restore, on one machine, with a victim of 8 MiB whose memory costs next to nothing.
+By hand means what a person would type, started without a shell, with the same unix socket pair for
+the memory and the same waiting for each page server.  The two take turns; figures are medians.
+"""
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import phaul
+from tests.victims.harness import Victim, start
+
+ROUNDS = 2
+PAIRS = 7
+VICTIMS = Path(os.environ.get("PHAUL_VICTIMS", "build/victims"))
+LOCK = ("--network-lock", "nftables")
+
+
+def by_hand(pid: int, work: Path, *, tracked: bool) -> None:
+    """The commands of a migration, each awaited."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(["criu", "check"], check=True, capture_output=True)
+        subprocess.run(["criu", "check"], check=True, capture_output=True)
+        rounds = ROUNDS if tracked else 0
+        for number in range(rounds + 1):
+            here, there = work / "here" / str(number), work / "there" / str(number)
+            here.mkdir(parents=True)
+            there.mkdir(parents=True)
+            parent = ["--prev-images-dir", f"../{number - 1}"] if number else []
+            server = subprocess.Popen(
+                [
+                    *("criu", "page-server", "-D", str(there), "-o", "ps.log"),
+                    *("--ps-socket", str(theirs.fileno()), *parent),
+                ],
+                pass_fds=[theirs.fileno()],
+            )
+            verb = ["pre-dump"] if number < rounds else ["dump", *LOCK]
+            track = ["--track-mem"] if tracked else []
+            subprocess.run(
+                [
+                    *("criu", *verb, "-t", str(pid), "-D", str(here), "-o", "dump.log", *track),
+                    *("--page-server", "--ps-socket", str(ours.fileno()), *parent),
+                ],
+                pass_fds=[ours.fileno()],
+                check=True,
+            )
+            assert server.wait(60) == 0
+        for image in here.glob("*.img"):
+            shutil.copyfile(image, there / image.name)
+        subprocess.run(
+            ["criu", "restore", "-d", "-D", str(there), "-o", "restore.log", *LOCK], check=True
+        )
+
+
+def by_library(pid: int, work: Path, *, tracked: bool) -> None:
+    """The same by phaul."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with phaul.Server(
+            phaul.Config(memory_fd=theirs.fileno(), work_dir=work / "there")
+        ) as server:
+            rule = phaul.StopRule(min_pages=0, max_growth_pages=1 << 40, max_rounds=ROUNDS)
+            config = phaul.Config(
+                pid=pid, memory_fd=ours.fileno(), work_dir=work / "here", stop_rule=rule
+            )
+            report = phaul.Client(RestoreHere(server), server, config).migrate()
+        assert len(report.rounds) == (ROUNDS if tracked else 0)
+
+
+class RestoreHere:
+    """Restores once the source is gone, since the copy needs its PID."""
+
+    def __init__(self, server: phaul.Server) -> None:
+        self.server = server
+
+    def dump_copy_restore(
+        self, criu: phaul.Criu, config: phaul.Config, last_images_dir: Path | None
+    ) -> Callable[[], None]:
+        """Dump and copy; what is returned restores."""
+        self.server.add_images(criu.dump().images())
+
+        def release() -> None:
+            self.server.restore()
+            self.server.release()
+
+        return release
+
+
+def measure(move: Callable[..., None], *, tracked: bool) -> float:
+    """The seconds that one move of a fresh victim takes; the victim is whole afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="phaul-bench-"))
+    report = folder / "report.json"
+    words = [VICTIMS / "dirtier", "--size-mb", "8", "--rate", "50", "--report", report]
+    pid = start([str(word) for word in words], 60)
+    try:
+        begun = time.monotonic()
+        move(pid, folder, tracked=tracked)
+        seconds = time.monotonic() - begun
+        moved = Victim(pid, report)
+        found = moved.check(60)
+        if not found.ok:
+            raise SystemExit(f"the victim is not whole: {found.problems}")
+        moved.terminate(30)
+    finally:
+        shutil.rmtree(folder)
+    return seconds
+
+
+def inside(pairs: int) -> dict[str, object]:
+    """Take turns, after one of each that does not count."""
+    probe = ["criu", "check", "--feature", "mem_dirty_track"]
+    tracked = subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    hand, library = [], []
+    for turn in range(pairs + 1):
+        taken = (measure(by_hand, tracked=tracked), measure(by_library, tracked=tracked))
+        if turn:
+            hand.append(taken[0])
+            library.append(taken[1])
+    return {"rounds": ROUNDS if tracked else 0, "hand_s": hand, "library_s": library}
+
+
+def show(where: str, result: dict[str, list[float]]) -> None:
+    """Print one place's figures."""
+    hand, library = (statistics.median(result[name]) for name in ("hand_s", "library_s"))
+    pairs = list(zip(result["library_s"], result["hand_s"], strict=True))
+    ratio = statistics.median(mine / theirs for mine, theirs in pairs)
+    added = statistics.median(mine - theirs for mine, theirs in pairs)
+    print(
+        f"{where:<8} {result['rounds']} rounds, {len(pairs)} pairs: by hand {hand * 1e3:.0f} ms, "
+        f"library {library * 1e3:.0f} ms, ratio {ratio:.2f}, added {added * 1e3:+.0f} ms"
+    )
+
+
+def main() -> None:
+    """Run it in both places."""
+    from lab import Lab, Sandbox
+    from tools.guests import ENVIRONMENT, PROJECT, install, stage
+
+    folder = stage()
+    words = ["python3", "-m", "bench.overhead", "inside", str(PAIRS)]
+    sandbox = Sandbox(binds=[f"{folder}:{PROJECT}:ro"], env=ENVIRONMENT, cwd=PROJECT)
+    show("native", json.loads(sandbox.run(words, timeout=300, check=True).stdout))
+    with Lab(memory_mib=1024, thp="never") as lab:
+        install(lab.src, folder)
+        result = lab.src.run(words, env=ENVIRONMENT, cwd=PROJECT, timeout=900, check=True)
+        show("guest", json.loads(result.stdout))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["inside"]:
+        print(json.dumps(inside(int(sys.argv[2]))))
+    else:
+        main()
