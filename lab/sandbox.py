@@ -192,14 +192,23 @@ def run_attached(sandbox: Sandbox, argv: Sequence[str]) -> int:
     has a session of its own and our signals are forwarded.
     """
     terminal = os.isatty(0)
-    process = sandbox.popen(argv, session=not terminal, stdin=0)
-    forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    process: SandboxProcess | None = None
+    early: list[int] = []
+
+    def forward(number: int, _frame: object) -> None:
+        if terminal and number == signal.SIGINT:
+            return  # the command got it too
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
+
+    # Before the start: a command may be heard, and interrupted, before `popen` has returned.
     if threading.current_thread() is threading.main_thread():
-        for number in forwarded:
-            typed = terminal and number == signal.SIGINT
-            signal.signal(
-                number,
-                signal.SIG_IGN if typed else lambda number, _frame: process.send_signal(number),
-            )
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, forward)
+    process = sandbox.popen(argv, session=not terminal, stdin=0)
+    for caught in early:
+        process.send_signal(caught)
     status = process.wait()
     return status if status >= 0 else 128 - status  # the warden itself was killed

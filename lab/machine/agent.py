@@ -203,9 +203,9 @@ def keep_scheduler_unpatched() -> None:
     """Hold a perf event for ever, so that the kernel's scheduler is patched once, here, at boot.
 
     The first event of a machine, and the end of the last, rewrite instructions of the scheduler
-    while the other processor runs them.  CRIU makes such an event for each breakpoint that it sets.
-    QEMU's emulation of the rewriting is not exact: without this, 7 of 8 runs of some 30 dumps ended
-    in a panic in `__schedule`.
+    while the other processor runs them, and CRIU makes such an event for each breakpoint it sets.
+    Seen without this, in one run of the tests on a busy host: five of six guests panicked, each in
+    `__schedule`, at a place that is rewritten so.  Not seen since; no way to provoke it was found.
     """
     attributes = struct.pack("=IIQ48x", PERF_TYPE_SOFTWARE, PERF_ATTR_SIZE, PERF_COUNT_SW_DUMMY)
     if ctypes.CDLL(None).syscall(SYS_PERF_EVENT_OPEN, attributes, 0, -1, -1, 0) < 0:
