@@ -108,16 +108,18 @@ def copies_of(pid: int) -> list[int]:
     return found
 
 
-def criu_processes() -> list[int]:
-    """The CRIU processes that run."""
+def criu_processes(*, idle: bool = True) -> list[int]:
+    """The CRIU processes that run; without `idle`, but for a Server's worker that waits."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 name = (entry / "comm").read_text().strip()
                 state = (entry / "stat").read_text().rpartition(") ")[2][0]
+                words = (entry / "cmdline").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if name == "criu" and state != "Z":
+            waits = not idle and b"\0swrk\0" in words
+            if name == "criu" and state != "Z" and not waits:
                 found.append(int(entry.name))
     return found

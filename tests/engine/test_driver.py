@@ -11,6 +11,7 @@ from phaul.criu.images import read_dump_stats, read_inventory, read_pagemap
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import Request, RequestType, Stage
+from phaul.criu.workers import Workers
 from phaul.errors import CriuError, FeatureMissing
 from tests.engine.conftest import SLOW, StartVictim, criu_processes
 
@@ -21,8 +22,9 @@ ENGINE = Engine()
 
 def test_version_features_and_check() -> None:
     async def main() -> None:
-        facts = await ENGINE.examine()
-        assert facts == await ENGINE.examine()
+        async with Workers(ENGINE) as workers:
+            facts = await workers.examine()
+            assert facts == await workers.examine(), "a worker can be asked again"
         assert facts.version >= OLDEST
         assert facts.mem_track == has_soft_dirty()
 
@@ -47,7 +49,8 @@ def has_soft_dirty() -> bool:
 
 def test_pre_dump_is_refused_where_dirty_memory_is_not_tracked() -> None:
     async def main() -> None:
-        facts = await ENGINE.examine()
+        async with Workers(ENGINE) as workers:
+            facts = await workers.examine()
         if facts.mem_track:
             facts.require_mem_track("source")
         else:
@@ -81,7 +84,7 @@ def test_dump_held_looked_at_and_refused(
 
     async def main() -> None:
         ours, theirs = (sock.fileno() for sock in memory)
-        server = await PageServer.start(ENGINE, there, None, theirs, 2)
+        server = await PageServer.start(ENGINE.worker((theirs,)), there, None, theirs, 2)
         async with ENGINE.worker(pass_fds=(ours,)) as worker:
             with directory_fd(here) as descriptor:
                 request = Request(

@@ -66,8 +66,9 @@ def inventory() -> bytes:
 class Worker:
     """The fake itself, over the socket `descriptor`."""
 
-    def __init__(self, scenario: Scenario, descriptor: int) -> None:
-        self.scenario = scenario
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.scenario = Scenario.read(path)
         self.sock = socket.socket(fileno=descriptor)
         credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.peer = struct.unpack("iII", credentials)[0]
@@ -77,6 +78,8 @@ class Worker:
         if self.scenario.start:
             self.fail(self.scenario.start, 0)
         while packet := self.receive():
+            # A worker may wait for long before it is used: the scenario is what it is by now.
+            self.scenario = Scenario.read(self.path)
             kind = RequestType(packet.type)
             images = self.images_dir(packet)
             self.note(
@@ -358,7 +361,7 @@ def _serve_pages(descriptor: int, images: Path, log: Path, served: PageServing) 
 
 def main() -> None:
     """Be the worker that the arguments ask for."""
-    Worker(Scenario.read(Path(sys.argv[1])), int(sys.argv[-1])).serve()
+    Worker(Path(sys.argv[1]), int(sys.argv[-1])).serve()
 
 
 if __name__ == "__main__":

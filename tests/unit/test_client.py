@@ -154,7 +154,7 @@ def test_tcp_is_relayed_and_counted(ends: Ends) -> None:
 def test_nothing_leaks(ends: Ends) -> None:
     before = descriptors()
     ends.client().migrate()
-    assert descriptors() == before
+    assert descriptors().items() <= before.items(), "the Server's spare worker may be used up"
 
 
 def test_a_success_spends_the_channel(ends: Ends) -> None:

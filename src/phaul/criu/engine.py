@@ -60,13 +60,14 @@ class Engine:
         """A new worker; raises CriuNotFound."""
         return Swrk.start(self.program, pass_fds=pass_fds, host=self.host)
 
-    async def examine(self) -> Facts:
+    async def examine(self, asked: Swrk) -> Facts:
         """Have CRIU check this kernel, and meanwhile ask it for its version and features.
 
+        `asked` is the worker for the questions; it can take another request afterwards.
         Raises CriuNotFound, CriuTooOld, CriuUnfit, and CriuError if it does not answer.
         """
         with TemporaryDirectory(prefix="phaul-check-") as folder:
-            async with self.worker() as asked, self.worker() as checking:
+            async with self.worker() as checking:
                 # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
                 with directory_fd(Path(folder)) as descriptor:
                     # 4.1 wants a directory for its log even when it has nothing to dump.

@@ -12,7 +12,6 @@ from typing import Final, Self
 
 import anyio
 
-from phaul.criu.engine import Engine
 from phaul.criu.log import decisive_line, remedy_for
 from phaul.criu.operation import directory_fd, failure
 from phaul.criu.rpc import Request, RequestType
@@ -38,14 +37,14 @@ class PageServer:
 
     @classmethod
     async def start(
-        cls, engine: Engine, images_dir: Path, parent: str | None, memory_fd: int, log_level: int
+        cls, worker: Swrk, images_dir: Path, parent: str | None, memory_fd: int, log_level: int
     ) -> Self:
-        """Start one that reads from the socket `memory_fd`; `parent` is the link to write.
+        """Start one that reads from the socket `memory_fd`, which `worker` was started with.
 
+        `parent` is the link to write.  The worker is the page server's own from now on.
         Raises CriuError if it does not start.
         """
         log_path = images_dir / LOG
-        worker = engine.worker(pass_fds=(memory_fd,))
         try:
             with directory_fd(images_dir) as descriptor:
                 request = Request(
@@ -61,14 +60,14 @@ class PageServer:
                 with anyio.fail_after(_START_S):
                     answer = await worker.call(request)
             if not answer.success or not answer.pid:
-                raise failure(request.type.name, answer, log_path, engine.host)
+                raise failure(request.type.name, answer, log_path, worker.host)
         except TimeoutError as err:
             await worker.close()
             raise CriuTimeout(
                 f"criu's page server did not start within {_START_S:g} s",
                 request="PAGE_SERVER_CHLD",
                 log_path=str(log_path),
-                host=engine.host,
+                host=worker.host,
             ) from err
         except BaseException:
             await worker.close()

@@ -26,6 +26,7 @@ from phaul.criu.images import read_inventory
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.criu.workers import Workers
 from phaul.errors import ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel
 from phaul.storage.workdir import WorkDir
@@ -64,13 +65,16 @@ class DestinationSession:
 
     async def __aenter__(self) -> Self:
         channel = MemoryChannel(self._config.memory_fd, HOST)
+        workers = Workers(self._engine, (channel.criu_fd,))
         try:
-            self.facts = await self._engine.examine()
+            self.facts = await workers.examine()
             self._work = WorkDir.open(self._config.work_dir, HOST)
         except BaseException:
+            await workers.close()
             channel.close()
             raise
         self._channel = channel
+        self._workers = workers
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         return self
@@ -105,15 +109,16 @@ class DestinationSession:
         images = self._work.next()
         try:
             server = await PageServer.start(
-                self._engine,
+                self._workers.take(),
                 images.path,
                 images.parent,
                 self._channel.criu_fd,
                 self._config.log_level,
             )
         except BaseException:
-            self._fail()
+            await self._fail()
             raise
+        self._workers.prepare()
         self._iteration = _Iteration(server)
         self._tasks.start_soon(self._watch, self._iteration)
 
@@ -142,7 +147,7 @@ class DestinationSession:
                 raise iteration.error
         except BaseException:
             await self._end_iteration()
-            self._fail()
+            await self._fail()
             raise
         self._iteration = None
 
@@ -155,13 +160,15 @@ class DestinationSession:
                 await self._iteration.ended.wait()
             self._iteration = None
 
-    def new_chain(self, memory_fd: int) -> None:
+    async def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
         if self._iteration is not None or self._restore is not None:
             raise UsageError("an attempt is still under way", host=HOST)
         channel = MemoryChannel(memory_fd, HOST)
+        await self._workers.close()
         self._channel.close()
         self._channel = channel
+        self._workers = Workers(self._engine, (channel.criu_fd,))
         self._work.drop_chain()
 
     def add_images(self, files: Iterable[Path]) -> None:
@@ -194,31 +201,39 @@ class DestinationSession:
         if self._restore is not None:
             raise UsageError("the restore was begun already", host=HOST)
         images = self._require_images()
+        try:
+            self._restore, pid = await self._restore_from(images, options or self._config.options)
+        except BaseException:
+            self._failed = True
+            with anyio.CancelScope(shield=True):
+                await self._workers.close()
+            raise
+        return pid
+
+    async def _restore_from(self, images: Path, options: CriuOptions) -> tuple[Operation, int]:
         read_inventory(images / "inventory.img")
-        with directory_fd(images) as descriptor:
-            request = Request(
-                RequestType.RESTORE,
-                options=options or self._config.options,
-                images_dir_fd=descriptor,
-                notify=True,
-                log_file=LOG,
-                log_level=self._config.log_level,
-            )
-            inherited = [fd for _, fd in request.options.inherit_fd]
-            worker = self._engine.worker(pass_fds=inherited)
-            operation = Operation(worker, request, images / LOG, self._config.timeouts.restore)
-            try:
+        inherited = [fd for _, fd in options.inherit_fd]
+        worker = self._engine.worker(inherited) if inherited else self._workers.take()
+        try:
+            with directory_fd(images) as descriptor:
+                request = Request(
+                    RequestType.RESTORE,
+                    options=options,
+                    images_dir_fd=descriptor,
+                    notify=True,
+                    log_file=LOG,
+                    log_level=self._config.log_level,
+                )
+                operation = Operation(worker, request, images / LOG, self._config.timeouts.restore)
                 await operation.begin()
                 held = await operation.until(Stage.POST_RESTORE)
-            except BaseException:
-                self._failed = True
-                await worker.close()
-                raise
-        self._restore = operation
-        if held.pid is None:
-            await self.discard()
-            raise ImageError("criu does not say what it restored", host=HOST)
-        return held.pid
+            if held.pid is None:
+                await operation.refuse()
+                raise ImageError("criu does not say what it restored", host=HOST)
+        except BaseException:
+            await worker.close()
+            raise
+        return operation, held.pid
 
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
@@ -263,14 +278,18 @@ class DestinationSession:
                     _logger.warning("not released: the images stay in %s", self._work.last)
                     await self.discard()
             finally:
+                await self._workers.close()
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs
                 self._work.close(remove=not keep_images, keep_logs=keep)
 
-    def _fail(self) -> None:
+    async def _fail(self) -> None:
+        """Leave nothing of a failed attempt but its logs."""
         self._failed = True
         self._channel.break_off()
+        with anyio.CancelScope(shield=True):
+            await self._workers.close()
         self._work.drop_chain(keep_logs=True)
 
     def _require_images(self) -> Path:

@@ -11,8 +11,7 @@ from typing import Protocol
 import anyio
 
 from phaul.config import Config
-from phaul.criu.engine import Engine
-from phaul.criu.swrk import Swrk
+from phaul.criu.workers import Workers
 from phaul.errors import Cancelled
 from phaul.pages.channel import MemoryChannel
 from phaul.report.events import EventHandler
@@ -78,11 +77,15 @@ class Canceller:
 
 @dataclass(eq=False)
 class Context:
-    """One migration on the source."""
+    """One migration on the source.
+
+    `workers` have the memory socket.  Each round takes one of its own: in CRIU's loop of pre-dumps
+    on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.
+    """
 
     config: Config
     subject: Subject
-    engine: Engine
+    workers: Workers
     channel: MemoryChannel
     work_dir: WorkDir
     remote: Remote
@@ -92,12 +95,4 @@ class Context:
     @property
     def host(self) -> str:
         """The host's name in messages."""
-        return self.engine.host
-
-    def worker(self) -> Swrk:
-        """A fresh worker that has the memory socket.
-
-        One for each round: in CRIU's own loop of pre-dumps on one worker (PRE_DUMP), the rounds
-        add up in one shared block of statistics, and nothing tells one from the other.
-        """
-        return self.engine.worker(pass_fds=(self.channel.criu_fd,))
+        return self.workers.engine.host

@@ -73,7 +73,7 @@ class Cutover:
     async def start(self) -> None:
         """Make the destination ready; the process still runs."""
         self._context.channel.check()
-        self._worker = self._context.worker()
+        self._worker = self._context.workers.take()
         await self._context.remote.start_iteration()
         self._iterating = True
         self._context.emit(CutoverStarted())
@@ -112,7 +112,8 @@ class Cutover:
                 await operation.until(Stage.POST_DUMP)
                 # The page server's end decides whether there is anything to restore from.
                 self._iterating = False
-                await context.remote.stop_iteration()
+                with anyio.CancelScope(shield=True):  # a cancel must not leave it out
+                    await context.remote.stop_iteration()
         self._held = time.monotonic()
         context.emit(Held(seconds=self._held - self._begun))
         context.canceller.close()

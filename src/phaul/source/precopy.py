@@ -47,8 +47,7 @@ async def _round(context: Context, number: int) -> Round:
     relayed = context.channel.relayed_bytes
     try:
         context.channel.check()
-        # Started now, it is ready when the other side is.
-        worker = context.worker()
+        worker = context.workers.take()
         try:
             await context.remote.start_iteration()
         except BaseException:
@@ -65,7 +64,8 @@ async def _round(context: Context, number: int) -> Round:
         except BaseException as error:
             await end_failed_iteration(context, error)
             raise
-        await context.remote.stop_iteration()
+        with anyio.CancelScope(shield=True):  # a cancel must not leave it out
+            await context.remote.stop_iteration()
         stats = read_dump_stats(images / "stats-dump")
     except Exception as error:
         context.channel.break_off()
@@ -84,7 +84,7 @@ async def _pre_dump(context: Context, worker: Swrk) -> Path:
     images = context.work_dir.next()
     config = context.config
     with directory_fd(images.path) as descriptor:
-        await Operation(
+        operation = Operation(
             worker,
             Request(
                 RequestType.SINGLE_PRE_DUMP,
@@ -99,7 +99,10 @@ async def _pre_dump(context: Context, worker: Swrk) -> Path:
             ),
             images.path / LOG,
             config.timeouts.round,
-        ).run()
+        )
+        await operation.begin()
+        context.workers.prepare()
+        await operation.finish()
     return images.path
 
 

@@ -5,11 +5,12 @@ error that leaves here says where the process is.
 """
 
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
+from phaul.criu.workers import Workers
 from phaul.errors import (
     Cancelled,
     CutoverFailed,
@@ -71,22 +72,26 @@ class SourceSession:
         begun = time.monotonic()
         subject = examine(self._pid, HOST)
         try:
-            with ExitStack() as stack:
+            async with AsyncExitStack() as stack:
                 return await self._prepare_and_move(stack, subject, begun)
         except PhaulError as error:
             error.fate = error.fate or subject.fate()
             raise
 
-    async def _prepare_and_move(self, stack: ExitStack, subject: Subject, begun: float) -> Report:
+    async def _prepare_and_move(
+        self, stack: AsyncExitStack, subject: Subject, begun: float
+    ) -> Report:
         channel = MemoryChannel(self._config.memory_fd, HOST)
         stack.callback(channel.close)
-        facts = await self._examine()
+        workers = Workers(self._engine, (channel.criu_fd,))
+        await stack.enter_async_context(workers)
+        facts = await self._examine(workers)
         work_dir = WorkDir.open(self._config.work_dir, HOST)
         stack.callback(work_dir.close)
         context = Context(
             self._config,
             subject,
-            self._engine,
+            workers,
             channel,
             work_dir,
             self._remote,
@@ -103,8 +108,8 @@ class SourceSession:
             work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
             raise
 
-    async def _examine(self) -> Facts:
-        facts = await self._engine.examine()
+    async def _examine(self, workers: Workers) -> Facts:
+        facts = await workers.examine()
         peer = self._config.peer_criu
         if peer and peer.wide_page_server != facts.version.wide_page_server:
             raise IncompatiblePeer(

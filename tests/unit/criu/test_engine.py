@@ -5,6 +5,7 @@ import pytest
 from phaul.criu import engine as engine_module
 from phaul.criu.engine import OLDEST, Engine, Facts
 from phaul.criu.rpc import Version
+from phaul.criu.workers import Workers
 from phaul.errors import (
     CriuDied,
     CriuError,
@@ -21,7 +22,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
 
 async def examine(fake: Fake) -> Facts:
-    return await Engine(fake.command, "here").examine()
+    async with Workers(Engine(fake.command, "here")) as workers:
+        return await workers.examine()
 
 
 async def test_facts(fake: Fake) -> None:
@@ -83,7 +85,7 @@ async def test_a_check_that_dies(fake: Fake) -> None:
 
 async def test_not_found() -> None:
     with pytest.raises(CriuNotFound):
-        await Engine(("/no/criu",)).examine()
+        await Workers(Engine(("/no/criu",))).examine()
 
 
 async def test_cpuinfo(fake: Fake, tmp_path: Path) -> None:

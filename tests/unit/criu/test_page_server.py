@@ -28,7 +28,11 @@ async def start(
     fake: Fake, directory: Path, sock: socket.socket, parent: str | None = None
 ) -> PageServer:
     return await PageServer.start(
-        Engine(fake.command, "there"), directory, parent, sock.fileno(), log_level=2
+        Engine(fake.command, "there").worker((sock.fileno(),)),
+        directory,
+        parent,
+        sock.fileno(),
+        log_level=2,
     )
 
 
