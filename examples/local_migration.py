@@ -68,9 +68,11 @@ def destination(work_dir: Path, options: Sequence[str] = ()) -> Iterator[tuple[R
                 pass_fds=(theirs.fileno(), their_memory.fileno()),
                 stdin=subprocess.DEVNULL,
             )
+        server = RemoteServer(ours)
         try:
-            yield RemoteServer(ours), memory.fileno()
+            yield server, memory.fileno()
         finally:
+            server.close()
             process.kill()
             process.wait(30)
 

@@ -10,6 +10,7 @@ The files that the process uses must be the same on both machines.
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import phaul
@@ -39,14 +40,13 @@ def run_destination(listen: str, work_dir: Path) -> None:
 
 def move(pid: int, target: str, work_dir: Path, say: Callable[[phaul.Event], None]) -> phaul.Report:
     """Move process `pid` to the destination that listens at `target`."""
-    with (
-        socket.create_connection(address(target), CONNECT_S) as control,
-        socket.create_connection(address(target), CONNECT_S) as memory,
-    ):
+    with ExitStack() as stack:
+        control = socket.create_connection(address(target), CONNECT_S)
+        memory = stack.enter_context(socket.create_connection(address(target), CONNECT_S))
         control.settimeout(None)
         control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         memory.settimeout(None)
-        server = RemoteServer(control)
+        server = stack.enter_context(closing(RemoteServer(control)))
         config = phaul.Config(
             pid=pid,
             memory_fd=memory.fileno(),
