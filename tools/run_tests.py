@@ -53,10 +53,16 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+def _become_pytest() -> None:
+    end_with_parent()
+    # Ignored in what a shell started in the background; but this is how pytest is told to clean up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_host(report: Path, paths: list[str], *options: str) -> int:
     """Run pytest here."""
     argv = [sys.executable, *PYTEST, f"--junitxml={report}", *options, *paths]
-    with subprocess.Popen(argv, cwd=ROOT, preexec_fn=end_with_parent) as process:
+    with subprocess.Popen(argv, cwd=ROOT, preexec_fn=_become_pytest) as process:
         try:
             return process.wait()
         except BaseException:
