@@ -11,7 +11,6 @@ import ctypes
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -113,15 +112,19 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     counts: dict[str, Count] = {}
     status = 0
-    with tempfile.TemporaryDirectory(prefix="phaul-tests-") as folder:
-        for name in names:
-            print(f"== {name}", flush=True)
-            report = Path(folder) / f"{name}.xml"
-            begun = time.monotonic()
-            code = SUITES[name](report)
-            count = counts[name] = Count(seconds=time.monotonic() - begun)
-            count.add(report)
-            status = status or code
+    reports = (
+        ROOT / "build" / "reports"
+    )  # here, and not in /tmp: nothing is left when we are killed
+    reports.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        print(f"== {name}", flush=True)
+        report = reports / f"{name}.xml"
+        report.unlink(missing_ok=True)
+        begun = time.monotonic()
+        code = SUITES[name](report)
+        count = counts[name] = Count(seconds=time.monotonic() - begun)
+        count.add(report)
+        status = status or code
     print()
     for name, count in counts.items():
         print(

@@ -28,9 +28,9 @@ def test_failures_in_the_middle_of_a_round_and_after_rounds(lab: Lab) -> None:
 
 
 def test_moves_by_pre_copy_on_one_machine(lab: Lab) -> None:
-    which = "events or (survives and (tree or dirtier))"
-    said = run_pytest(lab.dst, "tests/engine/test_move.py", "-k", which)
-    assert "3 passed" in said
+    which = "events or local_migration or (survives and (tree or dirtier))"
+    said = run_pytest(lab.dst, "tests/engine", "-k", which)
+    assert "4 passed" in said
 
 
 def test_older_criu_and_its_images(mixed: Lab) -> None:
