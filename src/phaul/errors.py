@@ -13,7 +13,22 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      |         +-- CriuNotFound
      |         +-- CriuTooOld
      |         +-- CriuUnfit             it fails its own check
+     +-- PeerError                   4   the other side cannot be reached or spoken to
+     |    +-- ProtocolError              it sent what is no message, or one out of turn
+     |    +-- ConnectionLost             the channel ended, or was silent for too long
+     |    +-- ConnectFailed              it was not reached
+     |         +-- HostUnknown           its name has no address
+     |         +-- HostUnreachable       no way leads there
+     |         +-- ConnectionRefused     nobody listens there
+     |         +-- ConnectTimeout        it did not answer in time
+     |         +-- HostKeyUnknown        its key was never seen before
+     |         +-- HostKeyChanged        its key is another one than before
+     |         +-- AuthenticationFailed  it does not let this user in
+     |         +-- SshMissing            there is no ssh on this host
+     |         +-- AgentMissing          there is no phaul over there
+     |         +-- AgentFailed           phaul over there ended before it said a word
      +-- IncompatiblePeer            5   the two ends cannot speak to each other
+     |    +-- VersionMismatch            no version of the protocol is spoken by both
      +-- ImageError                  5   an image file is truncated, foreign or damaged
      +-- CriuError                   7   CRIU refused or failed a request
      |    +-- CriuDied                   it ended, or was killed, without an answer
@@ -31,7 +46,14 @@ The codes answer the question "where is my process?": 2 to 7 and 130 say still h
 from typing import ClassVar
 
 __all__ = [
+    "AgentFailed",
+    "AgentMissing",
+    "AuthenticationFailed",
     "Cancelled",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "ConnectionRefused",
     "CriuDied",
     "CriuError",
     "CriuNotFound",
@@ -42,16 +64,24 @@ __all__ = [
     "CutoverFailed",
     "DescriptorError",
     "FeatureMissing",
+    "HostKeyChanged",
+    "HostKeyUnknown",
+    "HostUnknown",
+    "HostUnreachable",
     "ImageError",
     "IncompatiblePeer",
     "MemoryChannelError",
     "MigrationError",
     "OutcomeUnknown",
+    "PeerError",
     "PhaulError",
     "PreflightError",
+    "ProtocolError",
     "RoundFailed",
+    "SshMissing",
     "SubjectError",
     "UsageError",
+    "VersionMismatch",
     "WorkDirError",
 ]
 
@@ -130,10 +160,72 @@ class CriuUnfit(CriuUnusable):
     """CRIU's own check says that it does not work on this kernel."""
 
 
+class PeerError(PhaulError):
+    """The other side cannot be reached, or cannot be spoken to."""
+
+    exit_code = 4
+
+
+class ProtocolError(PeerError):
+    """The other side sent what is no message of the protocol, or one out of turn."""
+
+
+class ConnectFailed(PeerError):
+    """The other side was not reached."""
+
+
+class HostUnknown(ConnectFailed):
+    """The host's name has no address."""
+
+
+class HostUnreachable(ConnectFailed):
+    """No way leads to the host."""
+
+
+class ConnectionRefused(ConnectFailed):
+    """Nobody listens there, or a firewall says so."""
+
+
+class ConnectTimeout(ConnectFailed):
+    """The host did not answer in time."""
+
+
+class HostKeyUnknown(ConnectFailed):
+    """The host's key was never seen before, and nobody was there to accept it."""
+
+
+class HostKeyChanged(ConnectFailed):
+    """The host's key is another one than before, or was revoked."""
+
+
+class AuthenticationFailed(ConnectFailed):
+    """The host does not let this user in."""
+
+
+class SshMissing(ConnectFailed):
+    """There is no ssh on this host, or it cannot be executed."""
+
+
+class AgentMissing(ConnectFailed):
+    """There is no phaul over there, or it cannot be executed."""
+
+
+class AgentFailed(ConnectFailed):
+    """Phaul over there ended before it said a word."""
+
+
+class ConnectionLost(PeerError):
+    """The channel ended, or was silent for too long."""
+
+
 class IncompatiblePeer(PhaulError):
     """The other end speaks another version of something that both must speak alike."""
 
     exit_code = 5
+
+
+class VersionMismatch(IncompatiblePeer):
+    """There is no version of the protocol that both sides speak."""
 
 
 class ImageError(PhaulError):

@@ -1,0 +1,277 @@
+"""The messages, and their form on the wire: JSON, typed, with a bound on everything.
+
+Used in every phase, on both hosts.  Pure.  What is decoded has been checked: no name can leave a
+directory, no number is out of range, no list or text is longer than said here.  What is encoded is
+checked by the same rules, so that what one side sends the other takes.
+"""
+
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from phaul.errors import ProtocolError, UsageError
+from phaul.protocol.frames import MAX_CONTROL
+
+__all__ = [
+    "Alive",
+    "Answer",
+    "Bye",
+    "CriuVersion",
+    "Discard",
+    "Done",
+    "Failed",
+    "Hello",
+    "HostFacts",
+    "Image",
+    "Message",
+    "Prepare",
+    "Release",
+    "Request",
+    "Restore",
+    "RestoreOptions",
+    "Restored",
+    "StartRound",
+    "StopRound",
+    "Versions",
+    "Welcome",
+    "decode_answer",
+    "decode_request",
+    "encode",
+]
+
+T = TypeVar("T")
+
+# `\Z`, since `$` would let a line end pass.
+Name = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")]
+HostName = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")]
+MigrationId = Annotated[str, Meta(max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+# CRIU's images have no other dot than these: an archive of a tmpfs has its own suffix before.
+ImageName = Annotated[
+    str,
+    Meta(
+        max_length=80,
+        pattern=r"^(?:[a-z0-9-]{1,64}|tmpfs-(?:dev-)?[0-9]{1,10}\.tar\.gz)\.img\Z",
+    ),
+]
+Line = Annotated[str, Meta(max_length=4096)]
+Word = Annotated[str, Meta(max_length=64)]
+VersionNumber = Annotated[int, Meta(ge=1, le=65535)]
+RoundNumber = Annotated[int, Meta(ge=0, le=999_999)]
+Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
+Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
+"""The kernel's PIDs end at 4194304."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of what is in a message."""
+
+
+class _Message(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="is"
+):
+    """The base of the messages."""
+
+
+class Versions(_Part, frozen=True, kw_only=True):
+    """The versions of the protocol that a side speaks, both ends included."""
+
+    oldest: VersionNumber
+    newest: VersionNumber
+
+    def __post_init__(self) -> None:
+        if self.oldest > self.newest:
+            raise ValueError("the oldest version is newer than the newest")
+
+
+class CriuVersion(_Part, frozen=True, kw_only=True):
+    """A version of CRIU; it decides the page server's form on the wire."""
+
+    major: Annotated[int, Meta(ge=0, le=999)]
+    minor: Annotated[int, Meta(ge=0, le=999)]
+    sublevel: Annotated[int, Meta(ge=0, le=99_999)] = 0
+
+
+class HostFacts(_Part, frozen=True, kw_only=True):
+    """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd."""
+
+    host: HostName
+    phaul: Name
+    criu: CriuVersion
+    kernel: Word
+    machine: Word
+    mem_track: bool
+    lazy_pages: bool
+
+
+class RestoreOptions(_Part, frozen=True, kw_only=True):
+    """The options of CRIU that a source may set on the destination, by CRIU's names.
+
+    Left out on purpose: all that names a file, a descriptor, a program or a namespace over there
+    (a `config_file` alone could start any program), and what only a dump knows.
+    """
+
+    shell_job: bool = False
+    tcp_established: bool = False
+    tcp_close: bool = False
+    ext_unix_sk: bool = False
+    file_locks: bool = False
+    link_remap: bool = False
+    evasive_devices: bool = False
+    orphan_pts_master: bool = False
+    weak_sysctls: bool = False
+    auto_ext_mnt: bool = False
+    ext_sharing: bool = False
+    ext_masters: bool = False
+    timeout: Annotated[int, Meta(ge=0, le=86_400)] | None = None
+    cpu_cap: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
+    manage_cgroups_mode: Annotated[int, Meta(ge=0, le=64)] | None = None
+    empty_ns: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
+    network_lock: Annotated[int, Meta(ge=1, le=3)] = 2
+    """The value of a NetworkLock; 2 is nftables."""
+
+    def __post_init__(self) -> None:
+        if self.tcp_established and self.tcp_close:
+            raise ValueError("tcp_established and tcp_close exclude each other")
+
+
+class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
+    """The first message, from the source."""
+
+    versions: Versions
+    phaul: Name
+    host: HostName
+    criu: CriuVersion
+    migration: MigrationId
+
+
+class Prepare(_Message, frozen=True, kw_only=True, tag="prepare"):
+    """What is going to come: the tree's PIDs, its memory, and how it is to be restored."""
+
+    pids: Annotated[tuple[Pid, ...], Meta(min_length=1, max_length=16_384)]
+    memory_bytes: Bytes
+    options: RestoreOptions = RestoreOptions()
+
+
+class StartRound(_Message, frozen=True, kw_only=True, tag="start-round"):
+    """Let a page server stand for the memory of a round; they are numbered from 0."""
+
+    number: RoundNumber
+
+
+class StopRound(_Message, frozen=True, kw_only=True, tag="stop-round"):
+    """The round is sent: answer when it is written."""
+
+    number: RoundNumber
+
+
+class Image(_Message, frozen=True, kw_only=True, tag="image"):
+    """An image file of the final dump; raw frames of `size` bytes in all follow.  No answer."""
+
+    name: ImageName
+    size: Annotated[int, Meta(ge=0, le=1 << 40)]
+
+
+class Restore(_Message, frozen=True, kw_only=True, tag="restore"):
+    """All images are sent, `images` of them: restore, and hold the tree still."""
+
+    images: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Release(_Message, frozen=True, kw_only=True, tag="release"):
+    """The tree is gone from the source: let the restored one run."""
+
+
+class Discard(_Message, frozen=True, kw_only=True, tag="discard"):
+    """Give up: end the held copy if there is one, remove what was received."""
+
+
+class Bye(_Message, frozen=True, kw_only=True, tag="bye"):
+    """Clean up; the answer is the last message."""
+
+
+class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
+    """The answer to Hello: the version chosen, facts, and the token of the memory channel."""
+
+    version: VersionNumber
+    facts: HostFacts
+    token: Token
+
+
+class Done(_Message, frozen=True, kw_only=True, tag="done"):
+    """The request is fulfilled."""
+
+
+class Restored(_Message, frozen=True, kw_only=True, tag="restored"):
+    """The tree stands restored and still; `pid` is its root."""
+
+    pid: Pid
+
+
+class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
+    """The request failed: the fields of the error, see `phaul.protocol.failure`."""
+
+    kind: Name
+    what: Line
+    host: Line = ""
+    remedy: Line = ""
+    fate: Line = ""
+    request: Line = ""
+    line: Line = ""
+    log_path: Line = ""
+    errno: Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)] = 0
+    notes: Annotated[tuple[Line, ...], Meta(max_length=8)] = ()
+
+
+class Alive(_Message, frozen=True, kw_only=True, tag="alive"):
+    """Still there, and at work.  Either side, at any time; no answer."""
+
+
+Request = (
+    Hello | Prepare | StartRound | StopRound | Image | Restore | Release | Discard | Bye | Alive
+)
+"""What the source may send."""
+
+Answer = Welcome | Done | Restored | Failed | Alive
+"""What the agent may send."""
+
+Message = Request | Answer
+"""Any message."""
+
+_encoder: Final = msgspec.json.Encoder()
+_requests: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
+_answers: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
+
+
+def encode(message: Message) -> bytes:
+    """The message on the wire; raises UsageError if a field has a value that may not be sent."""
+    try:
+        data = _encoder.encode(message)
+        msgspec.json.decode(data, type=type(message))
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise UsageError(f"{type(message).__name__} cannot be sent: {error}") from error
+    if len(data) > MAX_CONTROL:
+        raise UsageError(f"{type(message).__name__} has {len(data)} bytes, {MAX_CONTROL} at most")
+    return data
+
+
+def decode_request(payload: bytes) -> Request:
+    """The source's message in a control frame; raises ProtocolError if it is none."""
+    return _decode(_requests, payload)
+
+
+def decode_answer(payload: bytes) -> Answer:
+    """The agent's message in a control frame; raises ProtocolError if it is none."""
+    return _decode(_answers, payload)
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", payload: bytes) -> T:
+    if len(payload) > MAX_CONTROL:
+        raise ProtocolError(f"a message of {len(payload)} bytes, {MAX_CONTROL} at most")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        # The text may quote what was sent, which then must not play with a terminal.
+        said = "".join(c if c.isprintable() else "?" for c in str(error)[:200])
+        raise ProtocolError(f"the other side sent what is no message: {said}") from error

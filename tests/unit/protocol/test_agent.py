@@ -1,0 +1,205 @@
+"""The conversation, by a machine that tries every step in every state."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from phaul.errors import ProtocolError
+from phaul.protocol import messages as m
+from phaul.protocol.agent import Conversation, Duty, State
+from tests.unit.protocol.samples import ANSWERS, FACTS, HELLO, PREPARE, REQUESTS, TOKEN
+
+WELCOME = m.Welcome(version=1, facts=FACTS, token=TOKEN)
+FAILED = m.Failed(kind="PhaulError", what="no")
+
+
+def walk(conversation: Conversation, *steps: m.Message | int) -> Conversation:
+    """Take the steps; a number is a chunk of so many bytes."""
+    for step in steps:
+        if isinstance(step, int):
+            conversation.chunk(step)
+        elif isinstance(step, m.Answer):
+            conversation.answer(step)
+        else:
+            conversation.request(step)
+    return conversation
+
+
+DONE = m.Done()
+GREETED = (HELLO, WELCOME)
+READY = (*GREETED, PREPARE, DONE)
+ROUND = (*READY, m.StartRound(number=0), DONE)
+WRITTEN = (*ROUND, m.StopRound(number=0), DONE)
+LOADING = (*WRITTEN, m.Image(name="a.img", size=10), 4, 6, m.Image(name="b.img", size=0))
+HELD = (*LOADING, m.Restore(images=2), m.Restored(pid=7))
+RUNNING = (*HELD, m.Release(), DONE)
+
+
+def test_a_whole_migration() -> None:
+    conversation = walk(Conversation(), *RUNNING, m.Bye(), DONE)
+    assert conversation.state is State.ENDED
+    assert conversation.legal() == ()
+
+
+@pytest.mark.parametrize(
+    ("steps", "state", "duty"),
+    [
+        ((), State.NEW, Duty.CLEAN_UP),
+        (GREETED, State.GREETED, Duty.CLEAN_UP),
+        (READY, State.READY, Duty.CLEAN_UP),
+        (ROUND, State.ROUND, Duty.CLEAN_UP),
+        (LOADING, State.LOADING, Duty.CLEAN_UP),
+        ((*LOADING, m.Restore(images=2)), State.LOADING, Duty.CLEAN_UP),
+        (HELD, State.HELD, Duty.HOLD),
+        ((*HELD, m.Release()), State.HELD, Duty.RUN),
+        ((*HELD, m.Discard()), State.HELD, Duty.CLEAN_UP),
+        ((*HELD, m.Discard(), DONE), State.SPENT, Duty.CLEAN_UP),
+        (RUNNING, State.RUNNING, Duty.RUN),
+        ((*HELD, m.Release(), FAILED), State.DOUBTFUL, Duty.HOLD),
+        ((*HELD, m.Discard(), FAILED), State.DOUBTFUL, Duty.HOLD),
+        ((*GREETED, m.Discard(), FAILED), State.SPENT, Duty.CLEAN_UP),
+        ((HELLO, FAILED), State.ENDED, Duty.CLEAN_UP),
+        ((*GREETED, PREPARE, FAILED), State.GREETED, Duty.CLEAN_UP),
+        ((*READY, m.StartRound(number=0), FAILED), State.SPENT, Duty.CLEAN_UP),
+        ((*ROUND, m.StopRound(number=0), FAILED), State.SPENT, Duty.CLEAN_UP),
+        ((*LOADING, m.Restore(images=2), FAILED), State.SPENT, Duty.CLEAN_UP),
+        ((*ROUND, m.Discard(), DONE), State.SPENT, Duty.CLEAN_UP),
+        ((*RUNNING, m.Bye()), State.RUNNING, Duty.RUN),
+        ((*RUNNING, m.Bye(), DONE), State.ENDED, Duty.RUN),
+        ((*RUNNING, m.Bye(), FAILED), State.ENDED, Duty.RUN),
+        ((*HELD, m.Release(), FAILED, m.Bye(), DONE), State.ENDED, Duty.HOLD),
+        ((*READY, m.Bye(), DONE), State.ENDED, Duty.CLEAN_UP),
+    ],
+)
+def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State, duty: Duty) -> None:
+    conversation = walk(Conversation(), *steps)
+    assert (conversation.state, conversation.duty) == (state, duty)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong", "says"),
+    [
+        ((), PREPARE, "out of turn"),
+        ((), DONE, "nothing was asked"),
+        ((HELLO,), PREPARE, "Hello is not answered"),
+        ((HELLO,), DONE, "Done is no answer to Hello"),
+        (GREETED, m.StartRound(number=0), "out of turn"),
+        (READY, m.Image(name="a.img", size=1), "out of turn"),
+        (READY, m.StartRound(number=1), "0 is next"),
+        (READY, m.Restore(images=1), "out of turn"),
+        (ROUND, m.StopRound(number=1), "0 is under way"),
+        (ROUND, m.StartRound(number=1), "out of turn"),
+        (WRITTEN, m.StartRound(number=0), "1 is next"),
+        (WRITTEN, 1, "lacks 0"),
+        ((*WRITTEN, m.Image(name="a.img", size=10)), m.Restore(images=1), "lacks 10 bytes"),
+        ((*WRITTEN, m.Image(name="a.img", size=10)), 11, "lacks 10"),
+        ((*WRITTEN, m.Image(name="a.img", size=10)), 0, "lacks 10"),
+        (LOADING, m.Image(name="a.img", size=1), "sent twice"),
+        (LOADING, m.Restore(images=3), "2 were sent"),
+        (LOADING, m.StartRound(number=1), "out of turn"),
+        (HELD, m.Bye(), "held"),
+        (HELD, m.Restore(images=2), "out of turn"),
+        (RUNNING, m.Discard(), "out of turn"),
+        (RUNNING, m.Release(), "out of turn"),
+        ((*HELD, m.Release(), FAILED), m.Discard(), "doubtful"),
+    ],
+)
+def test_steps_out_of_turn(
+    steps: tuple[m.Message | int, ...], wrong: m.Message | int, says: str
+) -> None:
+    conversation = walk(Conversation(), *steps)
+    state, asked = conversation.state, conversation.asked
+    with pytest.raises(ProtocolError, match=says):
+        walk(conversation, wrong)
+    assert (conversation.state, conversation.asked) == (state, asked)
+
+
+class Machine(RuleBasedStateMachine):
+    """Sends anything at any time, and follows who owns the process by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conversation = Conversation()
+        self.images = 0
+        self.copies = False
+        self.released = False
+
+    @rule(request=st.sampled_from(REQUESTS), name=st.integers(0, 5), size=st.integers(0, 9))
+    def ask(self, request: m.Request, name: int, size: int) -> None:
+        talk = self.conversation
+        if isinstance(request, m.Image):
+            request = m.Image(name=f"x-{name}.img", size=size)
+        if isinstance(request, m.Restore):
+            request = m.Restore(images=max(self.images, 1))
+        if isinstance(request, m.StartRound | m.StopRound):
+            request = type(request)(number=talk.rounds)
+        before = (talk.state, talk.asked, talk.image_left, talk.rounds)
+        legal = type(request) in talk.legal() or isinstance(request, m.Alive)
+        try:
+            talk.request(request)
+        except ProtocolError:
+            assert not legal or isinstance(request, m.Image)  # its name may be a second one
+            assert (talk.state, talk.asked, talk.image_left, talk.rounds) == before
+        else:
+            assert legal
+            self.images += isinstance(request, m.Image)
+
+    @rule(answer=st.sampled_from(ANSWERS))
+    def answer(self, answer: m.Answer) -> None:
+        asked = self.conversation.asked
+        try:
+            self.conversation.answer(answer)
+        except ProtocolError:
+            assert self.conversation.asked is asked
+            return
+        if isinstance(answer, m.Alive):
+            return
+        assert asked is not None
+        if isinstance(asked, m.Restore) and isinstance(answer, m.Restored):
+            self.copies = True
+        if isinstance(asked, m.Discard) and isinstance(answer, m.Done):
+            self.copies = False
+        if isinstance(asked, m.Release) and isinstance(answer, m.Done):
+            self.released = True
+
+    @precondition(lambda self: self.conversation.asked is not None)
+    @rule()
+    def answer_well(self) -> None:
+        well: dict[type, m.Answer] = {m.Hello: WELCOME, m.Restore: m.Restored(pid=7)}
+        self.answer(well.get(type(self.conversation.asked), DONE))
+
+    @precondition(lambda self: self.conversation.legal())
+    @rule(data=st.data())
+    def ask_well(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(self.conversation.legal()))
+        request = next(sample for sample in REQUESTS if type(sample) is kind)
+        self.ask(request, self.images, 3)
+
+    @rule(size=st.integers(0, 9))
+    def chunk(self, size: int) -> None:
+        left = self.conversation.image_left
+        try:
+            self.conversation.chunk(size)
+        except ProtocolError:
+            assert size == 0 or size > left
+        else:
+            assert self.conversation.image_left == left - size
+
+    @invariant()
+    def nothing_is_left_behind_unless_it_may_be_the_only_copy(self) -> None:
+        talk = self.conversation
+        if isinstance(talk.asked, m.Discard):
+            return
+        if self.released or isinstance(talk.asked, m.Release):
+            assert talk.duty is Duty.RUN
+        else:
+            assert talk.duty is (Duty.HOLD if self.copies else Duty.CLEAN_UP)
+
+    @invariant()
+    def an_image_is_all_that_is_heard_while_it_is_sent(self) -> None:
+        assert not (self.conversation.image_left and self.conversation.legal())
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
