@@ -11,9 +11,9 @@ demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
 
 test: setup lab ## linters, unit tests, the real CRIU natively, two guests
-	$(PYTHON) -m tools.run_tests unit engine vm
+	$(PYTHON) -m tools.run_tests unit engine lab vm
 
-unit engine vm: setup lab ## one of the three
+unit engine vm: setup lab ## one of the suites
 	$(PYTHON) -m tools.run_tests $@
 
 lint: setup

@@ -31,13 +31,26 @@ def lab(project: Path) -> Iterator[Lab]:
         yield two
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mixed(project: Path) -> Iterator[Lab]:
     """Two guests whose CRIUs speak different page server protocols: 4.2.1, and 4.1.1 on `dst`."""
     with Lab(memory_mib=1024, thp="never", dst_image="compat") as two:
         install(two.src, project)
         install(two.dst, stage(COMPAT))
         yield two
+
+
+def run_pytest(guest: Guest, *words: str) -> str:
+    """Run engine tests in the guest, all of which must pass; what pytest said."""
+    result = guest.run(
+        ["python3", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words],
+        cwd=PROJECT,
+        env={**ENVIRONMENT, "PHAUL_SLOW": "10"},
+        timeout=600,
+    )
+    said = result.stdout.decode() + result.stderr.decode()
+    assert result.status == 0, said
+    return said
 
 
 class Subject:

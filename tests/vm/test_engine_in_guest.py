@@ -2,23 +2,10 @@
 
 import pytest
 
-from lab import Guest, Lab
-from tools.guests import ENVIRONMENT, PROJECT
+from lab import Lab
+from tests.vm.conftest import run_pytest
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
-
-
-def run_pytest(guest: Guest, *words: str) -> str:
-    """Run engine tests in the guest, all of which must pass; what pytest said."""
-    result = guest.run(
-        ["python3", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *words],
-        cwd=PROJECT,
-        env={**ENVIRONMENT, "PHAUL_SLOW": "10"},
-        timeout=600,
-    )
-    said = result.stdout.decode() + result.stderr.decode()
-    assert result.status == 0, said
-    return said
 
 
 def test_failures_in_the_middle_of_a_round_and_after_rounds(lab: Lab) -> None:
@@ -30,10 +17,4 @@ def test_failures_in_the_middle_of_a_round_and_after_rounds(lab: Lab) -> None:
 def test_moves_by_pre_copy_on_one_machine(lab: Lab) -> None:
     which = "events or local_migration or (survives and (tree or dirtier))"
     said = run_pytest(lab.dst, "tests/engine", "-k", which)
-    assert "4 passed" in said
-
-
-def test_older_criu_and_its_images(mixed: Lab) -> None:
-    which = "version_features or cpu or dump_held or (survives and dirtier)"
-    said = run_pytest(mixed.dst, "tests/engine", "-k", which)
     assert "4 passed" in said

@@ -1,9 +1,9 @@
-"""CRIUs that do not understand each other: found before anything is sent."""
+"""An older CRIU with another page server protocol: it works, but not with a newer one."""
 
 import pytest
 
 from lab import Lab
-from tests.vm.conftest import ADDRESS, Subject, left_behind, wait_listening
+from tests.vm.conftest import ADDRESS, Subject, left_behind, run_pytest, wait_listening
 from tools.guests import ENVIRONMENT
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -25,3 +25,9 @@ def test_other_page_server_protocol_is_refused(mixed: Lab) -> None:
     assert subject.check(mixed.src)["ok"]
     assert left_behind(mixed.src) == left_behind(mixed.dst) == ""
     subject.stop(mixed.src)
+
+
+def test_older_criu_and_its_images(mixed: Lab) -> None:
+    which = "version_features or cpu or dump_held or (survives and dirtier)"
+    said = run_pytest(mixed.dst, "tests/engine", "-k", which)
+    assert "4 passed" in said
