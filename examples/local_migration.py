@@ -8,7 +8,6 @@ tracks dirty memory the process is pre-copied while it runs; elsewhere it is sto
 the report says why.  Needs root and CRIU.
 """
 
-import signal
 import socket
 import subprocess
 import sys
@@ -72,13 +71,17 @@ def destination(work_dir: Path, options: Sequence[str] = ()) -> Iterator[tuple[R
         try:
             yield server, memory.fileno()
         finally:
+            # PID 1 of the namespace ends when it sees this, and all in it ends before it is gone.
             server.close()
-            process.kill()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(30)
 
 
 def run_destination(control_fd: int, memory_fd: int, work_dir: Path, *options: str) -> None:
-    """The other process: PID 1 of the namespace, so it lives as long as what it restores."""
+    """The other process: PID 1 of the namespace, so what it restores lives as long as it does."""
     # What this process starts must not take the PIDs that the tree is going to need.
     kernel = Path("/proc/sys/kernel")
     kernel.joinpath("ns_last_pid").write_text(str(int(kernel.joinpath("pid_max").read_text()) // 2))
@@ -86,8 +89,6 @@ def run_destination(control_fd: int, memory_fd: int, work_dir: Path, *options: s
     config = phaul.Config(memory_fd=memory_fd, work_dir=work_dir, options=criu_options)
     with phaul.Server(config) as server, socket.socket(fileno=control_fd) as control:
         serve(control, server)
-    while True:
-        signal.pause()
 
 
 def main() -> None:
