@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import phaul
+from examples.local_migration import RestoreAfterwards
 from tests.victims.harness import Victim, start
 
 ROUNDS = 2
@@ -78,27 +79,8 @@ def by_library(pid: int, work: Path, *, tracked: bool) -> None:
             config = phaul.Config(
                 pid=pid, memory_fd=ours.fileno(), work_dir=work / "here", stop_rule=rule
             )
-            report = phaul.Client(RestoreHere(server), server, config).migrate()
+            report = phaul.Client(RestoreAfterwards(server), server, config).migrate()
         assert len(report.rounds) == (ROUNDS if tracked else 0)
-
-
-class RestoreHere:
-    """Restores once the source is gone, since the copy needs its PID."""
-
-    def __init__(self, server: phaul.Server) -> None:
-        self.server = server
-
-    def dump_copy_restore(
-        self, criu: phaul.Criu, config: phaul.Config, last_images_dir: Path | None
-    ) -> Callable[[], None]:
-        """Dump and copy; what is returned restores."""
-        self.server.add_images(criu.dump().images())
-
-        def release() -> None:
-            self.server.restore()
-            self.server.release()
-
-        return release
 
 
 def measure(move: Callable[..., None], *, tracked: bool) -> float:

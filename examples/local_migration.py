@@ -48,6 +48,28 @@ class MoveToNamespace:
         return self.destination.release
 
 
+class RestoreAfterwards:
+    """Restores only when the source is gone: for where the copy needs its PIDs or its addresses.
+
+    If the restore fails then, the process is down, and its images are all that is left of it.
+    """
+
+    def __init__(self, destination: RemoteServer | phaul.Server) -> None:
+        self.destination = destination
+
+    def dump_copy_restore(
+        self, criu: phaul.Criu, config: phaul.Config, last_images_dir: Path | None
+    ) -> Callable[[], None]:
+        """Dump and copy; what is returned restores, and lets it run."""
+        self.destination.add_images(criu.dump().images())
+
+        def release() -> None:
+            self.destination.restore()
+            self.destination.release()
+
+        return release
+
+
 @contextmanager
 def destination(work_dir: Path, options: Sequence[str] = ()) -> Iterator[tuple[RemoteServer, int]]:
     """A destination in a PID namespace of its own, and the source's end of the memory channel.

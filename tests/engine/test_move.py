@@ -6,13 +6,12 @@ pre-copy.
 
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import phaul
-from examples.local_migration import destination
+from examples.local_migration import RestoreAfterwards, destination
 from tests.engine.conftest import SLOW, Place, StartVictim, copies_of, criu_processes
 from tests.victims.harness import Report, Victim
 
@@ -64,27 +63,6 @@ def test_victim_survives_the_move(
     assert phaul.Report.from_json(report.to_json()) == report
 
 
-class RestoreHere:
-    """Restores on the same host and network once the source is gone: its addresses are free then.
-
-    `there` is a Server in another PID namespace.
-    """
-
-    def __init__(self, place: Place) -> None:
-        self.server = place.server
-
-    def dump_copy_restore(
-        self, criu: phaul.Criu, config: phaul.Config, last_images_dir: Path | None
-    ) -> Callable[[], None]:
-        self.server.add_images(criu.dump().images())
-
-        def release() -> None:
-            self.server.restore()
-            self.server.release()
-
-        return release
-
-
 @pytest.mark.parametrize("side", ["echo_server", "echo_client"])
 def test_tcp_connections_survive_the_move(side: str, victim: StartVictim, tmp_path: Path) -> None:
     with socket.socket() as probe:
@@ -100,7 +78,7 @@ def test_tcp_connections_survive_the_move(side: str, victim: StartVictim, tmp_pa
     with destination(tmp_path / "there", ["--tcp-established"]) as (remote, memory_fd):
         place = Place(remote, memory_fd, tmp_path)
         config = place.config(before.pid, options)
-        phaul.Client(RestoreHere(place), remote, config).migrate()
+        phaul.Client(RestoreAfterwards(remote), remote, config).migrate()
         check_moved(before, first, place.there)
         report = other.check(60 * SLOW)
         assert report.ok, report.problems

@@ -177,6 +177,7 @@ def test_tree_finds_bytes_taken_from_a_pipe(begin: Start, tmp_path: Path) -> Non
 
 def test_tree_finds_a_second_token(begin: Start, tmp_path: Path) -> None:
     victim = begin("tree", "--dir", tmp_path)
+    assert victim.check().ok  # by now the pipe on which it said that it is ready is closed
     fd = os.open(find_pipe(victim.pid, unread=False), os.O_WRONLY | os.O_NONBLOCK)
     os.write(fd, (1 << 50).to_bytes(8, sys.byteorder))
     os.close(fd)
