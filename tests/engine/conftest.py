@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import phaul
 from examples.local_migration import MoveToNamespace, destination
 from examples.rpc import RemoteServer
-from tests.victims.harness import Victim, start
+from tests.victims.harness import Report, Victim, start
 
 VICTIMS = Path(os.environ.get("PHAUL_VICTIMS", "build/victims"))
 SLOW = float(os.environ.get("PHAUL_SLOW", "1"))
@@ -91,6 +92,18 @@ def memory() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
+
+
+def counts_on(victim: Victim, counter: int) -> Report:
+    """The report of a victim that is whole, once it has counted beyond `counter`."""
+    until = time.monotonic() + 20 * SLOW
+    while True:
+        report = victim.check(60 * SLOW)
+        assert report.ok, report.problems
+        if report.counter > counter:
+            return report
+        assert time.monotonic() < until, "it stands still"
+        time.sleep(0.05)
 
 
 def copies_of(pid: int) -> list[int]:

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import phaul
 from examples.local_migration import MoveToNamespace
 from phaul.errors import Cancelled, CutoverFailed, ImageError, MigrationError, RoundFailed
-from tests.engine.conftest import SLOW, Place, StartVictim, criu_processes
+from tests.engine.conftest import SLOW, Place, StartVictim, counts_on, criu_processes
 from tests.victims.harness import Victim
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 * SLOW)]
@@ -78,8 +77,7 @@ def check_untouched(victim: Victim, error: phaul.PhaulError, work: Path) -> None
     assert f"still running here, PID {victim.pid}" in str(error)
     first = victim.check(60 * SLOW)
     assert first.ok, first.problems
-    time.sleep(0.1)
-    assert victim.check(60 * SLOW).counter > first.counter
+    counts_on(victim, first.counter)
     assert criu_processes(idle=False) == []
     assert list(work.rglob("*.img")) == []
 
