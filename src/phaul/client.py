@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import anyio
 import anyio.from_thread
@@ -22,8 +22,6 @@ from phaul.report import Event, Report
 from phaul.source import Cutover, HeldDump, Release, SourceSession
 
 __all__ = ["Client", "Criu", "Local", "Remote"]
-
-T = TypeVar("T")
 
 
 class Criu:

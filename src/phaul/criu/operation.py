@@ -119,11 +119,6 @@ class Operation:
             raise self._failed(answer)
         return answer
 
-    async def run(self) -> Response:
-        """`begin` and `finish`."""
-        await self.begin()
-        return await self.finish()
-
     def _leave_hold(self) -> None:
         if self.held is None:
             raise UsageError(f"the {self.name} request is not held at any stage")
