@@ -7,6 +7,10 @@ the memory goes over a channel of its own.  The source asks, the agent on the de
     ------                                                 -----
     Hello(versions, criu, migration)           -->
                                                <--  Welcome(version, facts, token)
+    Clock                                      -->  what time is it there?
+                                               <--  Time
+    Survey(needs)                              -->  does this host have what the tree uses?
+    ... more of them ...                       <--  Surveyed(findings)
     the memory channel is opened with the token ==>
     Prepare(pids, memory, options)             -->  can I take it?
                                                <--  Done

@@ -4,6 +4,8 @@ Used in every phase, on both hosts.  Pure.  The agent shows each request before 
 each answer before it sends it; the source does the same in its own order.  One table for both, so
 that neither can be led out of turn, and the two cannot drift apart.
 
+              Clock, Survey: as often as it wants
+                      |
     NEW --Hello--> GREETED --Prepare--> READY --StartRound--> ROUND
                                          ^ |                    |
                                          | |     StopRound      |
@@ -17,9 +19,10 @@ that neither can be led out of turn, and the two cannot drift apart.
     Discard, in all from GREETED to HELD, and again in SPENT --> SPENT
     Bye, in all but NEW and HELD --> ENDED     a copy that is held needs a decision first
 
-Where the answer is Failed: Hello ends the conversation; Prepare may be asked again; StartRound,
-StopRound and Restore leave it SPENT, the next attempt is a conversation of its own; Release, and
-the Discard of a held copy, leave it DOUBTFUL: who has the process is settled by looking, not here.
+Where the answer is Failed: Hello ends the conversation; Clock, Survey and Prepare may be asked
+again; StartRound, StopRound and Restore leave it SPENT, the next attempt is a conversation of its
+own; Release, and the Discard of a held copy, leave it DOUBTFUL: who has the process is settled by
+looking, not here.
 """
 
 from enum import Enum
@@ -30,6 +33,7 @@ from phaul.protocol.messages import (
     Alive,
     Answer,
     Bye,
+    Clock,
     Discard,
     Done,
     Failed,
@@ -42,6 +46,9 @@ from phaul.protocol.messages import (
     Restored,
     StartRound,
     StopRound,
+    Survey,
+    Surveyed,
+    Time,
     Welcome,
 )
 
@@ -79,6 +86,8 @@ class Duty(Enum):
 
 _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
     Hello: (Welcome, State.GREETED),
+    Clock: (Time, State.GREETED),
+    Survey: (Surveyed, State.GREETED),
     Prepare: (Done, State.READY),
     StartRound: (Done, State.ROUND),
     StopRound: (Done, State.READY),
@@ -91,6 +100,8 @@ _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
 
 _FAILED: Final[dict[type[Request], State]] = {
     Hello: State.ENDED,
+    Clock: State.GREETED,
+    Survey: State.GREETED,
     Prepare: State.GREETED,
     StartRound: State.SPENT,
     StopRound: State.SPENT,
@@ -102,7 +113,7 @@ _FAILED: Final[dict[type[Request], State]] = {
 
 _LEGAL: Final[dict[State, tuple[type[Request], ...]]] = {
     State.NEW: (Hello,),
-    State.GREETED: (Prepare, Discard, Bye),
+    State.GREETED: (Clock, Survey, Prepare, Discard, Bye),
     State.READY: (StartRound, Image, Discard, Bye),
     State.ROUND: (StopRound, Discard, Bye),
     State.LOADING: (Image, Restore, Discard, Bye),

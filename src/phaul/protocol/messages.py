@@ -12,11 +12,28 @@ from msgspec import Meta
 
 from phaul.errors import ProtocolError, UsageError
 from phaul.protocol.frames import MAX_CONTROL
+from phaul.protocol.preflight import Findings, Needs
+from phaul.protocol.types import (
+    Bytes,
+    HostName,
+    ImageName,
+    MigrationId,
+    Name,
+    Part,
+    Pid,
+    RoundNumber,
+    Text,
+    Token,
+    VersionNumber,
+    Word,
+)
+from phaul.protocol.types import Message as MessageBase
 
 __all__ = [
     "Alive",
     "Answer",
     "Bye",
+    "Clock",
     "CriuVersion",
     "Discard",
     "Done",
@@ -33,6 +50,9 @@ __all__ = [
     "Restored",
     "StartRound",
     "StopRound",
+    "Survey",
+    "Surveyed",
+    "Time",
     "Versions",
     "Welcome",
     "decode_answer",
@@ -42,39 +62,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# `\Z`, since `$` would let a line end pass.
-Name = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*\Z")]
-HostName = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*\Z")]
-MigrationId = Annotated[str, Meta(max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
-Token = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
-# CRIU's images have no other dot than these: an archive of a tmpfs has its own suffix before.
-ImageName = Annotated[
-    str,
-    Meta(
-        max_length=80,
-        pattern=r"^(?:[a-z0-9-]{1,64}|tmpfs-(?:dev-)?[0-9]{1,10}\.tar\.gz)\.img\Z",
-    ),
-]
-Line = Annotated[str, Meta(max_length=4096)]
-Word = Annotated[str, Meta(max_length=64)]
-VersionNumber = Annotated[int, Meta(ge=1, le=65535)]
-RoundNumber = Annotated[int, Meta(ge=0, le=999_999)]
-Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
-Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
-"""The kernel's PIDs end at 4194304."""
 
-
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of what is in a message."""
-
-
-class _Message(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="is"
-):
-    """The base of the messages."""
-
-
-class Versions(_Part, frozen=True, kw_only=True):
+class Versions(Part, frozen=True, kw_only=True):
     """The versions of the protocol that a side speaks, both ends included."""
 
     oldest: VersionNumber
@@ -85,7 +74,7 @@ class Versions(_Part, frozen=True, kw_only=True):
             raise ValueError("the oldest version is newer than the newest")
 
 
-class CriuVersion(_Part, frozen=True, kw_only=True):
+class CriuVersion(Part, frozen=True, kw_only=True):
     """A version of CRIU; it decides the page server's form on the wire."""
 
     major: Annotated[int, Meta(ge=0, le=999)]
@@ -93,7 +82,7 @@ class CriuVersion(_Part, frozen=True, kw_only=True):
     sublevel: Annotated[int, Meta(ge=0, le=99_999)] = 0
 
 
-class HostFacts(_Part, frozen=True, kw_only=True):
+class HostFacts(Part, frozen=True, kw_only=True):
     """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd."""
 
     host: HostName
@@ -105,7 +94,7 @@ class HostFacts(_Part, frozen=True, kw_only=True):
     lazy_pages: bool
 
 
-class RestoreOptions(_Part, frozen=True, kw_only=True):
+class RestoreOptions(Part, frozen=True, kw_only=True):
     """The options of CRIU that a source may set on the destination, by CRIU's names.
 
     Left out on purpose: all that names a file, a descriptor, a program or a namespace over there
@@ -136,7 +125,7 @@ class RestoreOptions(_Part, frozen=True, kw_only=True):
             raise ValueError("tcp_established and tcp_close exclude each other")
 
 
-class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
+class Hello(MessageBase, frozen=True, kw_only=True, tag="hello"):
     """The first message, from the source."""
 
     versions: Versions
@@ -146,7 +135,7 @@ class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     migration: MigrationId
 
 
-class Prepare(_Message, frozen=True, kw_only=True, tag="prepare"):
+class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
     """What is going to come: the tree's PIDs, its memory, and how it is to be restored."""
 
     pids: Annotated[tuple[Pid, ...], Meta(min_length=1, max_length=16_384)]
@@ -154,44 +143,54 @@ class Prepare(_Message, frozen=True, kw_only=True, tag="prepare"):
     options: RestoreOptions = RestoreOptions()
 
 
-class StartRound(_Message, frozen=True, kw_only=True, tag="start-round"):
+class Clock(MessageBase, frozen=True, kw_only=True, tag="clock"):
+    """What time is it there?  Asked for the offset of the two clocks."""
+
+
+class Survey(MessageBase, frozen=True, kw_only=True, tag="survey"):
+    """Look whether your host has what the tree needs; may be asked in several turns."""
+
+    needs: Needs
+
+
+class StartRound(MessageBase, frozen=True, kw_only=True, tag="start-round"):
     """Let a page server stand for the memory of a round; they are numbered from 0."""
 
     number: RoundNumber
 
 
-class StopRound(_Message, frozen=True, kw_only=True, tag="stop-round"):
+class StopRound(MessageBase, frozen=True, kw_only=True, tag="stop-round"):
     """The round is sent: answer when it is written."""
 
     number: RoundNumber
 
 
-class Image(_Message, frozen=True, kw_only=True, tag="image"):
+class Image(MessageBase, frozen=True, kw_only=True, tag="image"):
     """An image file of the final dump; raw frames of `size` bytes in all follow.  No answer."""
 
     name: ImageName
     size: Annotated[int, Meta(ge=0, le=1 << 40)]
 
 
-class Restore(_Message, frozen=True, kw_only=True, tag="restore"):
+class Restore(MessageBase, frozen=True, kw_only=True, tag="restore"):
     """All images are sent, `images` of them: restore, and hold the tree still."""
 
     images: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Release(_Message, frozen=True, kw_only=True, tag="release"):
+class Release(MessageBase, frozen=True, kw_only=True, tag="release"):
     """The tree is gone from the source: let the restored one run."""
 
 
-class Discard(_Message, frozen=True, kw_only=True, tag="discard"):
+class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
     """Give up: end the held copy if there is one, remove what was received."""
 
 
-class Bye(_Message, frozen=True, kw_only=True, tag="bye"):
+class Bye(MessageBase, frozen=True, kw_only=True, tag="bye"):
     """Clean up; the answer is the last message."""
 
 
-class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
+class Welcome(MessageBase, frozen=True, kw_only=True, tag="welcome"):
     """The answer to Hello: the version chosen, facts, and the token of the memory channel."""
 
     version: VersionNumber
@@ -199,41 +198,64 @@ class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
     token: Token
 
 
-class Done(_Message, frozen=True, kw_only=True, tag="done"):
+class Time(MessageBase, frozen=True, kw_only=True, tag="time"):
+    """The answer to Clock: nanoseconds since the epoch, by CLOCK_REALTIME."""
+
+    unix_ns: Annotated[int, Meta(ge=0, le=1 << 62)]
+
+
+class Surveyed(MessageBase, frozen=True, kw_only=True, tag="surveyed"):
+    """The answer to Survey: what is wrong; and what is right, one finding a check."""
+
+    findings: Findings
+
+
+class Done(MessageBase, frozen=True, kw_only=True, tag="done"):
     """The request is fulfilled."""
 
 
-class Restored(_Message, frozen=True, kw_only=True, tag="restored"):
+class Restored(MessageBase, frozen=True, kw_only=True, tag="restored"):
     """The tree stands restored and still; `pid` is its root."""
 
     pid: Pid
 
 
-class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
+class Failed(MessageBase, frozen=True, kw_only=True, tag="failed"):
     """The request failed: the fields of the error, see `phaul.protocol.failure`."""
 
     kind: Name
-    what: Line
-    host: Line = ""
-    remedy: Line = ""
-    fate: Line = ""
-    request: Line = ""
-    line: Line = ""
-    log_path: Line = ""
+    what: Text
+    host: Text = ""
+    remedy: Text = ""
+    fate: Text = ""
+    request: Text = ""
+    line: Text = ""
+    log_path: Text = ""
     errno: Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)] = 0
-    notes: Annotated[tuple[Line, ...], Meta(max_length=8)] = ()
+    notes: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
 
 
-class Alive(_Message, frozen=True, kw_only=True, tag="alive"):
+class Alive(MessageBase, frozen=True, kw_only=True, tag="alive"):
     """Still there, and at work.  Either side, at any time; no answer."""
 
 
 Request = (
-    Hello | Prepare | StartRound | StopRound | Image | Restore | Release | Discard | Bye | Alive
+    Hello
+    | Clock
+    | Survey
+    | Prepare
+    | StartRound
+    | StopRound
+    | Image
+    | Restore
+    | Release
+    | Discard
+    | Bye
+    | Alive
 )
 """What the source may send."""
 
-Answer = Welcome | Done | Restored | Failed | Alive
+Answer = Welcome | Time | Surveyed | Done | Restored | Failed | Alive
 """What the agent may send."""
 
 Message = Request | Answer

@@ -1,27 +1,44 @@
 """What is told of a migration: events while it runs, a report at its end.  Pure."""
 
+from phaul.plan import Way
 from phaul.report.events import (
+    Checked,
+    Connected,
+    Connecting,
     CutoverStarted,
     Event,
+    Failed,
+    Finished,
     Held,
+    Planned,
     PreCopyStopped,
     RoundFinished,
+    RoundProgress,
     RoundStarted,
+    Running,
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Report, Round, Way
+from phaul.report.report import Downtime, Report, Round
 
 __all__ = [
+    "Checked",
+    "Connected",
+    "Connecting",
     "CutoverStarted",
     "Downtime",
     "Event",
+    "Failed",
+    "Finished",
     "Held",
+    "Planned",
     "PreCopyStopped",
     "Report",
     "Round",
     "RoundFinished",
+    "RoundProgress",
     "RoundStarted",
+    "Running",
     "SourceGone",
     "Started",
     "Way",

@@ -8,16 +8,26 @@ from collections.abc import Callable
 
 import msgspec
 
-from phaul.report.report import Round, Way
+from phaul.plan import Plan, Way
+from phaul.protocol.preflight import Finding
+from phaul.report.report import Report, Round
 
 __all__ = [
+    "Checked",
+    "Connected",
+    "Connecting",
     "CutoverStarted",
     "Event",
     "EventHandler",
+    "Failed",
+    "Finished",
     "Held",
+    "Planned",
     "PreCopyStopped",
     "RoundFinished",
+    "RoundProgress",
     "RoundStarted",
+    "Running",
     "SourceGone",
     "Started",
 ]
@@ -25,6 +35,34 @@ __all__ = [
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     """The base of the events."""
+
+
+class Connecting(_Event, frozen=True, kw_only=True, tag="connecting"):
+    """The other host is being reached."""
+
+    id: str
+    target: str
+
+
+class Connected(_Event, frozen=True, kw_only=True, tag="connected"):
+    """The agent over there has said who it is."""
+
+    host: str
+    phaul: str
+    criu: str
+    kernel: str
+
+
+class Checked(_Event, frozen=True, kw_only=True, tag="checked"):
+    """Preflight has looked at both hosts; `findings` in the catalogue's order."""
+
+    findings: tuple[Finding, ...]
+
+
+class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
+    """What is going to be done."""
+
+    plan: Plan
 
 
 class Started(_Event, frozen=True, kw_only=True, tag="started"):
@@ -42,6 +80,14 @@ class RoundStarted(_Event, frozen=True, kw_only=True, tag="round-started"):
     """A round of the pre-copy begins; the destination's page server stands."""
 
     number: int
+
+
+class RoundProgress(_Event, frozen=True, kw_only=True, tag="round-progress"):
+    """A round is under way: bytes sent so far, and about how many there will be."""
+
+    number: int
+    sent_bytes: int
+    expected_bytes: int
 
 
 class RoundFinished(_Event, frozen=True, kw_only=True, tag="round-finished"):
@@ -71,7 +117,45 @@ class SourceGone(_Event, frozen=True, kw_only=True, tag="source-gone"):
     """The tree is gone from the source: from now on it is the destination's alone."""
 
 
-Event = Started | RoundStarted | RoundFinished | PreCopyStopped | CutoverStarted | Held | SourceGone
+class Running(_Event, frozen=True, kw_only=True, tag="running"):
+    """The tree runs on the destination."""
+
+    host: str
+    pid: int
+
+
+class Finished(_Event, frozen=True, kw_only=True, tag="finished"):
+    """The last event of a migration that went well."""
+
+    report: Report
+
+
+class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
+    """The last event of one that did not: the error's class and fields, and its exit code."""
+
+    kind: str
+    message: str
+    fate: str
+    exit_code: int
+
+
+Event = (
+    Connecting
+    | Connected
+    | Checked
+    | Planned
+    | Started
+    | RoundStarted
+    | RoundProgress
+    | RoundFinished
+    | PreCopyStopped
+    | CutoverStarted
+    | Held
+    | SourceGone
+    | Running
+    | Finished
+    | Failed
+)
 """Any event."""
 
 EventHandler = Callable[[Event], None]

@@ -3,22 +3,17 @@
 Made on the source at the end.  Times are seconds, memory is bytes or pages of 4 KiB.
 """
 
-from enum import Enum
 from typing import Final
 
 import msgspec
+
+from phaul.plan import Plan, Way
+from phaul.protocol.preflight import Finding
 
 __all__ = ["PAGE_SIZE", "Downtime", "Report", "Round", "Way"]
 
 PAGE_SIZE: Final = 4096
 _MIB: Final = 1 << 20
-
-
-class Way(Enum):
-    """How the memory was moved."""
-
-    PRE_COPY = "pre-copy"
-    STOP_AND_COPY = "stop and copy"
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +22,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     `pages` is private memory that was sent, `shared_pages` shared memory; `skipped_pages` were
     clean and are in an earlier round.  `frozen_s` is how long the process stood still, `seconds`
     the whole round with the page server's end.  `wire_bytes` is what crossed the network both
-    ways, None where only CRIU moved bytes.
+    ways, None where only CRIU moved bytes.  `begun_s` is when it began, after the migration did.
+    `dirty_rate` is what the process dirtied in bytes a second, `predicted_downtime_s` what a
+    cutover right after it would have cost; both None where they are not known yet.
     """
 
     number: int
@@ -37,6 +34,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     frozen_s: float
     seconds: float
     wire_bytes: int | None = None
+    begun_s: float = 0.0
+    dirty_rate: float | None = None
+    predicted_downtime_s: float | None = None
 
     @property
     def sent_pages(self) -> int:
@@ -93,7 +93,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one finished migration.
 
     `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
-    `policy.StopReason`, `explanation` says it in words.
+    `policy.StopReason`, `explanation` says it in words.  `final.begun_s` is when the cutover began.
+    What only the command knows has a default: the migration's `id`, both hosts' names and their
+    CRIUs, `started_unix` (seconds since the epoch), what preflight found, and the plan.
     """
 
     version: int = 1
@@ -107,6 +109,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     final: Round
     downtime: Downtime
     seconds: float
+    id: str = ""
+    source: str = ""
+    destination: str = ""
+    source_criu: str = ""
+    destination_criu: str = ""
+    destination_pid: int | None = None
+    started_unix: float = 0.0
+    max_downtime_s: float | None = None
+    findings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def sent_bytes(self) -> int:

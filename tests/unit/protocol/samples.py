@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from phaul.protocol import messages as m
+from phaul.protocol import preflight as p
 
 CRIU = m.CriuVersion(major=4, minor=2, sublevel=1)
 FACTS = m.HostFacts(
@@ -24,10 +25,39 @@ HELLO = m.Hello(
     criu=CRIU,
     migration="m-7f3a",
 )
+NEEDS: tuple[p.Need, ...] = (
+    p.FileNeed(
+        path="/usr/lib/x86_64-linux-gnu/libc.so.6",
+        use="mapped",
+        kind="file",
+        mode=0o755,
+        pid=4242,
+        size=2_000_000,
+        build_id="00ff",
+    ),
+    p.PidsNeed(pids=(4242, 4243)),
+    p.AddressNeed(address="10.77.0.1", port=80, protocol="tcp", listening=True, pid=4242),
+    p.MemoryNeed(resident=1 << 30),
+    p.ImagesNeed(size=1 << 30),
+    p.CpuNeed(image=b"image", machine="x86_64"),
+    p.CgroupNeed(controllers="", path="/system.slice"),
+    p.LsmNeed(kind="apparmor", profile="a-profile (enforce)", pid=4242),
+    p.NamespaceNeed(kinds=("pid", "mnt")),
+    p.ToolNeed(name="nft", purpose="to lock the network"),
+)
+FINDING = p.Finding(
+    check="files",
+    level=p.Level.NO,
+    where=p.Where.DESTINATION,
+    what="/x is not there",
+    remedy="copy it",
+)
 PREPARE = m.Prepare(pids=(1, 4242, 1 << 22), memory_bytes=1 << 30)
 
 REQUESTS: tuple[m.Request, ...] = (
     HELLO,
+    m.Clock(),
+    m.Survey(needs=NEEDS),
     PREPARE,
     m.StartRound(number=0),
     m.StopRound(number=999_999),
@@ -40,6 +70,8 @@ REQUESTS: tuple[m.Request, ...] = (
 )
 ANSWERS: tuple[m.Answer, ...] = (
     m.Welcome(version=1, facts=FACTS, token=TOKEN),
+    m.Time(unix_ns=1_800_000_000_000_000_000),
+    m.Surveyed(findings=(FINDING,)),
     m.Done(),
     m.Restored(pid=4242),
     m.Failed(kind="CriuError", what="it failed", errno=-5, notes=("one", "two")),

@@ -3,31 +3,74 @@ import typing
 import msgspec
 import pytest
 
+from phaul.plan import Plan
 from phaul.report import (
+    Checked,
+    Connected,
+    Connecting,
     CutoverStarted,
+    Downtime,
     Event,
+    Failed,
+    Finished,
     Held,
+    Planned,
     PreCopyStopped,
+    Report,
     Round,
     RoundFinished,
+    RoundProgress,
     RoundStarted,
+    Running,
     SourceGone,
     Started,
     Way,
 )
 
 ROUND = Round(number=0, pages=1, shared_pages=2, skipped_pages=3, frozen_s=0.1, seconds=0.2)
+PLAN = Plan(
+    way=Way.PRE_COPY,
+    reason="",
+    memory_bytes=1,
+    shared_bytes=0,
+    dirty_rate=None,
+    bandwidth=1.0,
+    rounds=2,
+    seconds=3.0,
+    downtime_s=0.1,
+    because=("a guess",),
+)
+REPORT = Report(
+    pid=1,
+    name="x",
+    way=Way.PRE_COPY,
+    reason="small",
+    explanation="few",
+    memory_bytes=2,
+    rounds=(ROUND,),
+    final=ROUND,
+    downtime=Downtime(freeze_s=0, dump_s=0, restore_s=0, kill_s=0),
+    seconds=1.0,
+)
 EVENTS: list[tuple[Event, str]] = [
+    (Connecting(id="a1", target="root@b"), "connecting"),
+    (Connected(host="b", phaul="0.1", criu="4.2", kernel="6.12"), "connected"),
+    (Checked(findings=()), "checked"),
+    (Planned(plan=PLAN), "planned"),
     (
         Started(pid=1, name="x", way=Way.PRE_COPY, reason="", memory_bytes=2, criu="4.2"),
         "started",
     ),
     (RoundStarted(number=0), "round-started"),
+    (RoundProgress(number=0, sent_bytes=1, expected_bytes=2), "round-progress"),
     (RoundFinished(round=ROUND), "round-finished"),
     (PreCopyStopped(reason="small", explanation="few"), "pre-copy-stopped"),
     (CutoverStarted(), "cutover-started"),
     (Held(seconds=0.5), "held"),
     (SourceGone(), "source-gone"),
+    (Running(host="b", pid=1), "running"),
+    (Finished(report=REPORT), "finished"),
+    (Failed(kind="Cancelled", message="x", fate="y", exit_code=130), "failed"),
 ]
 
 
@@ -44,4 +87,4 @@ def test_these_are_all() -> None:
 
 def test_they_do_not_change() -> None:
     with pytest.raises(AttributeError):
-        EVENTS[1][0].number = 5  # type: ignore[misc, union-attr]
+        EVENTS[5][0].number = 5  # type: ignore[misc, union-attr]

@@ -1,0 +1,23 @@
+"""The command `phaul`: the agent without the command line's libraries, all else with them.
+
+Runs on both hosts.
+"""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command of `sys.argv`; returns its exit status."""
+    if sys.argv[1:2] == ["agent"]:
+        from phaul.agent import main as agent
+
+        return agent(sys.argv[2:])
+    from phaul.cli.main import main as cli
+
+    return cli()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

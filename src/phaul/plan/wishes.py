@@ -1,0 +1,68 @@
+"""What the user wants of a migration: the options of `phaul migrate`, checked.
+
+Made on the source, before anything is done.  Pure.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from phaul.errors import UsageError
+from phaul.plan.catalogue import CHECKS
+
+__all__ = ["Compress", "OnTimeout", "Tcp", "Wishes"]
+
+
+class OnTimeout(Enum):
+    """What to do when the pre-copy takes longer than it may."""
+
+    CANCEL = "cancel"
+    CUTOVER = "cutover"
+
+
+class Compress(Enum):
+    """Whether the memory is compressed on its way; AUTO where that is the shorter way."""
+
+    AUTO = "auto"
+    NONE = "none"
+    ZSTD = "zstd"
+
+
+class Tcp(Enum):
+    """What becomes of established TCP connections."""
+
+    KEEP = "keep"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Options of one migration; seconds, and bytes a second.
+
+    `bandwidth` is a cap, None for none.  `allow` are ids of checks whose `no` is only a warning.
+    `tcp` None refuses a tree with established connections.  Raises UsageError.
+    """
+
+    max_downtime_s: float = 0.3
+    timeout_s: float = 600.0
+    on_timeout: OnTimeout = OnTimeout.CANCEL
+    bandwidth: float | None = None
+    max_rounds: int = 16
+    compress: Compress = Compress.AUTO
+    tcp: Tcp | None = None
+    keep_images: bool = False
+    allow: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.allow - set(CHECKS)):
+            raise UsageError(
+                f"{unknown[0]!r} is no check of the preflight",
+                remedy=f"one of: {', '.join(CHECKS)}",
+            )
+        for name, value in (
+            ("max_downtime", self.max_downtime_s),
+            ("timeout", self.timeout_s),
+            ("bandwidth", 1.0 if self.bandwidth is None else self.bandwidth),
+            ("max_rounds", self.max_rounds),
+        ):
+            if not value > 0:
+                raise UsageError(f"{name} is {value}, it must be more than 0")
