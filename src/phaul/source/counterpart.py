@@ -1,0 +1,50 @@
+"""The agent on the other host, as the source's session wants it: its Remote and its Local.
+
+Runs on the source, from the first round to the commit.
+"""
+
+from phaul.config import Timeouts
+from phaul.protocol import messages as m
+from phaul.protocol.agent import State
+from phaul.source.cutover import Cutover, Release
+from phaul.transport.caller import Caller
+
+__all__ = ["Counterpart"]
+
+
+class Counterpart:
+    """Asks the agent for what a migration needs; `restored_pid` is the tree's root over there."""
+
+    def __init__(self, caller: Caller, timeouts: Timeouts) -> None:
+        self._caller = caller
+        self._timeouts = timeouts
+        self.restored_pid: int | None = None
+
+    async def start_iteration(self) -> None:
+        """Have a page server stand; see Remote."""
+        number = self._caller.conversation.rounds
+        await self._caller.call(m.StartRound(number=number), self._timeouts.page_server)
+
+    async def stop_iteration(self) -> None:
+        """Wait until the round is written over there; see Remote."""
+        number = self._caller.conversation.rounds
+        await self._caller.call(m.StopRound(number=number), self._timeouts.page_server)
+
+    async def dump_copy_restore(self, cutover: Cutover) -> Release:
+        """Dump, send the images, have them restored; see Local."""
+        held = await cutover.dump()
+        for image in held.images():
+            await self._caller.send_image(image)
+        self.restored_pid = await self._caller.restore(self._timeouts.restore)
+        return self._release
+
+    async def _release(self) -> None:
+        await self._caller.call(m.Release(), self._timeouts.finish)
+
+    async def take_leave(self, timeout: float) -> None:
+        """Have the agent clean up, whatever was under way; raises PeerError if it does not."""
+        conversation = self._caller.conversation
+        if conversation.state not in {State.NEW, State.RUNNING, State.DOUBTFUL, State.ENDED}:
+            await self._caller.call(m.Discard(), timeout)
+        if conversation.state not in {State.NEW, State.ENDED}:
+            await self._caller.call(m.Bye(), timeout)
