@@ -1,4 +1,4 @@
-"""Runs the test suites: `python -m tools.run_tests unit engine hosts lab vm`, and says each one's count.
+"""Runs the test suites, and says each one's count: `python -m tools.run_tests unit engine ...`.
 
     unit     linters and unit tests, here
     engine   the real CRIU, natively: in the sandbox, under its Python

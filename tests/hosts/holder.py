@@ -83,8 +83,8 @@ class Things:
         self.jail = path
         os.chroot(path)
         os.chdir("/")
-        inside = os.stat("/").st_ino
-        return lambda: "" if os.stat("/").st_ino == inside else "the root has changed"
+        inside = os.stat("/").st_ino  # noqa: PTH116 (no pathlib in a jail)
+        return lambda: "" if os.stat("/").st_ino == inside else "another root"  # noqa: PTH116
 
     def thread(self, _value: str) -> Check:
         """A second thread."""

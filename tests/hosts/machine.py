@@ -25,6 +25,8 @@ SHARED = Path("/var/tmp")
 """Storage that both hosts have mounted."""
 OWN = "/srv"
 """Each host's own, for files that are to be there, or different, or missing."""
+AGENT_DIRECTORY = "/var/lib/phaul/incoming"
+"""Where phaul's agent has its images."""
 WAIT = 10.0
 
 # What the sandbox's root, and so both hosts, must not share.  Each line needs a source that is not
@@ -79,7 +81,7 @@ _ENVIRONMENT = {
 }
 _KEPT = ("/tmp", "/run", "/root", "/srv", "/var/lib", "/dev/shm", "/usr/local/bin")
 # CRIU's cache of what the kernel can do; directories of phaul, which stay, empty.
-_HARMLESS = ("/run/criu.kdat", "/var/lib/phaul", "/var/lib/phaul/agent", "/run/phaul")
+_HARMLESS = ("/run/criu.kdat", "/var/lib/phaul", AGENT_DIRECTORY, "/run/phaul")
 
 
 @dataclass
@@ -131,7 +133,11 @@ class Host:
         return ["nsenter", f"--target={self.init}", *spaces, "--", *ends, *argv]
 
     def popen(
-        self, words: Sequence[object], *, env: Mapping[str, str] | None = None, **options: Any
+        self,
+        words: Sequence[object],
+        *,
+        env: Mapping[str, str] | None = None,
+        **options: Any,  # noqa: ANN401 (as for subprocess.Popen)
     ) -> "subprocess.Popen[str]":
         """Start a command here; the caller ends and reaps it."""
         environment = {**_ENVIRONMENT, **(env or {})}
@@ -145,7 +151,7 @@ class Host:
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
         check: bool = False,
-        **options: Any,
+        **options: Any,  # noqa: ANN401 (as for subprocess.Popen)
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command here to its end; with `check`, it must succeed."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
@@ -194,6 +200,12 @@ class Host:
         finally:
             self.run(["umount", "--lazy", path], check=True)
 
+    @contextlib.contextmanager
+    def without(self, program: str) -> Iterator[None]:
+        """A program that is not there: what lies there cannot be executed, until the end."""
+        with self.replaced(program, "", 0o644):
+            yield
+
     # -- processes
 
     def processes(self) -> dict[int, tuple[int, str]]:
@@ -217,11 +229,10 @@ class Host:
         """The PID here of this host's process `pid`; None if there is none."""
         return self.processes().get(pid, (None, ""))[0]
 
-    def next_pid(self, pid: int) -> None:
-        """Have the next process that is started here, by any, get `pid`."""
-        self.run(
-            ["sh", "-c", f"echo {pid - 1} >/proc/sys/kernel/ns_last_pid"], check=True
-        ) if self.depth > 1 else Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+    def take_pid(self, pid: int, how: str = "process") -> None:
+        """Start a process with that PID; as a "session", one whose leader has ended since."""
+        script = HERE / "taker.py"
+        self.run(["python3", "-I", "-S", script, pid, how], check=True)
 
     # -- what is left
 
@@ -263,7 +274,9 @@ class Host:
             for real in self.path(top).rglob("*"):
                 inner = f"{top}{str(real).removeprefix(str(self.path(top)))}"
                 if inner not in back_to.files and inner not in _HARMLESS[:1]:
-                    shutil.rmtree(real) if real.is_dir(follow_symlinks=False) else real.unlink()
+                    shutil.rmtree(real) if (
+                        real.is_dir() and not real.is_symlink()
+                    ) else real.unlink()
 
     def remember(self) -> None:
         """Take what is here now for what belongs here."""
@@ -328,7 +341,7 @@ def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
             process.kill()
         process.wait(WAIT)
         for stream in (process.stdin, process.stdout):
-            if stream:
+            if stream is not None:
                 stream.close()
         for path in reversed(mounted):
             here.run(["umount", "--lazy", path], check=True)
