@@ -60,7 +60,7 @@ def other_build(elf: bytes) -> bytes:
 def test_program_missing(
     hosts: Hosts, victim: StartSubject, refused: Refusal, program: bytes, shared: Path
 ) -> None:
-    subject = victim("piggie", "--file", shared / "counted", program=PROGRAM)
+    subject = victim("piggie", "--file", shared / "counted", "--reopen", program=PROGRAM)
     hosts.destination.path(PROGRAM).unlink()
     refused(subject, PROGRAM, check="files")
 
@@ -69,7 +69,7 @@ def test_program_missing(
 def test_program_other(
     hosts: Hosts, victim: StartSubject, refused: Refusal, program: bytes, shared: Path, wrong: str
 ) -> None:
-    subject = victim("piggie", "--file", shared / "counted", program=PROGRAM)
+    subject = victim("piggie", "--file", shared / "counted", "--reopen", program=PROGRAM)
     content = {"size": program + b"more", "build": other_build(program), "mode": program}[wrong]
     hosts.destination.write(PROGRAM, content, 0o700 if wrong == "mode" else 0o755)
     refused(subject, PROGRAM, check="files")
