@@ -4,9 +4,11 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
 
     PhaulError                       1
      +-- UsageError                  2   a value that cannot be meant
+     |    +-- ConfigurationError         one in a file of the configuration
      +-- PreflightError              3   found before anything was frozen
      |    +-- SubjectError               the process cannot be taken
      |    +-- WorkDirError               the work directory cannot be used
+     |    +-- StateError                 the state directory cannot be used, or is damaged
      |    +-- DescriptorError            the memory channel cannot be used
      |    +-- FeatureMissing             kernel or CRIU lack what was asked for
      |    +-- Refused                    preflight found what would make it fail
@@ -53,6 +55,7 @@ __all__ = [
     "AgentMissing",
     "AuthenticationFailed",
     "Cancelled",
+    "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionLost",
@@ -85,6 +88,7 @@ __all__ = [
     "Refused",
     "RoundFailed",
     "SshMissing",
+    "StateError",
     "SubjectError",
     "UsageError",
     "VersionMismatch",
@@ -128,6 +132,10 @@ class UsageError(PhaulError):
     exit_code = 2
 
 
+class ConfigurationError(UsageError):
+    """A file of the configuration cannot be read, or says what cannot be meant."""
+
+
 class PreflightError(PhaulError):
     """Something that would make the migration fail was found before anything was frozen."""
 
@@ -140,6 +148,10 @@ class SubjectError(PreflightError):
 
 class WorkDirError(PreflightError):
     """The work directory holds images already, or cannot be written."""
+
+
+class StateError(PreflightError):
+    """The state directory is unsafe or cannot be written, or what lies in it is damaged."""
 
 
 class DescriptorError(PreflightError):
