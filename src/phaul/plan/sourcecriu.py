@@ -1,0 +1,36 @@
+"""What the judges have to know of the CRIU that dumps: its version, and the kernel that it is on.
+
+Used in preflight, on the source.  Pure.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["SourceCriu"]
+
+
+@dataclass(frozen=True)
+class SourceCriu:
+    """CRIU's version as (major, minor, sublevel), the kernel's as (major, minor)."""
+
+    version: tuple[int, int, int]
+    kernel: tuple[int, int]
+
+    @property
+    def version_text(self) -> str:
+        """As CRIU writes it: "4.1.1", "4.2"."""
+        major, minor, sublevel = self.version
+        return f"{major}.{minor}.{sublevel}" if sublevel else f"{major}.{minor}"
+
+    @property
+    def kernel_text(self) -> str:
+        """As "6.18"."""
+        return f"{self.kernel[0]}.{self.kernel[1]}"
+
+    @property
+    def takes_inet(self) -> bool:
+        """Whether it dumps TCP and UDP sockets.
+
+        Since Linux 6.16 SO_PASSCRED is refused to them, and CRIU asked for it until 4.2.1: "Can't
+        get 1:16 opt".  Tried: 4.1.1 fails on 6.18, not on 6.12; 4.2.1 works on both.
+        """
+        return self.version >= (4, 2, 1) or self.kernel < (6, 16)
