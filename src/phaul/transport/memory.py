@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import socket
-import struct
 import threading
 from contextlib import suppress
 from typing import Final
@@ -23,6 +22,7 @@ from typing import Final
 import anyio
 
 from phaul.errors import ConnectionLost, UsageError
+from phaul.transport.peer import peer_uid
 
 __all__ = ["READY", "MemoryDoor", "connect_memory", "require_token", "splice_memory"]
 
@@ -30,7 +30,6 @@ READY: Final = b"phaul memory channel 1\n"
 """What the source reads first; anything else there was written by somebody else."""
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-_PEERCRED: Final = struct.Struct("=iII")
 _CHUNK: Final = 1 << 20
 _CONNECT_S: Final = 10.0
 
@@ -154,6 +153,4 @@ def _address(token: str) -> str:
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    uid: int = _PEERCRED.unpack(found)[1]
-    return uid == os.geteuid()
+    return peer_uid(sock) == os.geteuid()
