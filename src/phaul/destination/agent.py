@@ -17,11 +17,12 @@ import anyio
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
+from phaul.criu.facts import host_facts, host_name
+from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.criu.workers import Workers
 from phaul.destination.checks import CheckContext, look
-from phaul.destination.facts import describe, node_name
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
 from phaul.errors import CriuError, ImageError, PeerError, PhaulError, UsageError
@@ -29,6 +30,7 @@ from phaul.pages.speed import restore_rate
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, Duty
 from phaul.protocol.handshake import negotiate
+from phaul.protocol.preflight import Finding, Where
 from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
 
@@ -46,12 +48,12 @@ class Agent:
     def __init__(self, end: AgentEnd, base: Path, criu: Sequence[str]) -> None:
         self._end = end
         self._base = base
-        self._engine = Engine(tuple(criu), node_name())
+        self._engine = Engine(tuple(criu), host_name())
         self._stack = AsyncExitStack()
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
         self._session: DestinationSession | None = None
-        self._keep_images = False
+        self._keep_images = self._surveyed = False
 
     async def handle(self, request: m.Request) -> m.Answer:
         """Fulfil a request; what is raised becomes the answer Failed."""
@@ -69,8 +71,7 @@ class Agent:
             case m.Clock():
                 return m.Time(unix_ns=_now_ns())
             case m.Survey():
-                context = CheckContext(self._engine, self._require_incoming().path)
-                return m.Surveyed(findings=await look(request.needs, context))
+                return m.Surveyed(findings=await self._survey(request))
             case m.Prepare():
                 await self._prepare(request)
             case m.StartRound():
@@ -126,8 +127,17 @@ class Agent:
         async with Workers(self._engine) as workers:
             self._facts = await workers.examine()
         self._incoming = Incoming(self._base, hello.migration, self._engine.host)
-        facts = describe(self._engine.host, self._facts, restore_rate(self._incoming.path))
+        rate = restore_rate(self._incoming.path)
+        facts = await host_facts(self._engine, self._facts, restore_rate=rate)
         return m.Welcome(version=version, facts=facts, token=self._end.token)
+
+    async def _survey(self, survey: m.Survey) -> tuple[Finding, ...]:
+        context = CheckContext(self._engine, self._require_incoming().path)
+        found = await look(survey.needs, context)
+        if self._surveyed:
+            return found
+        self._surveyed = True
+        return (*privileges(Where.DESTINATION), *found)
 
     async def _prepare(self, prepare: m.Prepare) -> None:
         self._keep_images = prepare.keep_images
@@ -172,7 +182,7 @@ async def run_agent(end: AgentEnd, base: Path, criu: Sequence[str] = ("criu",)) 
     try:
         async with end:
             try:
-                await serve(end.control, agent, conversation, node_name())
+                await serve(end.control, agent, conversation, host_name())
             except PeerError as error:
                 _logger.warning("the source is lost: %s", error)
                 return 4

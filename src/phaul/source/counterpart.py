@@ -30,6 +30,11 @@ class Counterpart:
         self._log_dir = log_dir
         self.restored_pid: int | None = None
 
+    @property
+    def met(self) -> bool:
+        """Whether the agent has said hello: only then can there be anything over there."""
+        return self._caller.conversation.state is not State.NEW
+
     async def start_iteration(self) -> None:
         """Have a page server stand; see Remote."""
         number = self._caller.conversation.rounds
