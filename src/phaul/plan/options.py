@@ -9,11 +9,11 @@ from phaul.facts import Fate, Survey
 from phaul.plan.judges.files import GHOST_LIMIT, MOST_GHOST
 from phaul.plan.wishes import Tcp, Wishes
 
-__all__ = ["CriuOptionsWanted", "options_for"]
+__all__ = ["WantedOptions", "options_for"]
 
 
 @dataclass(frozen=True)
-class CriuOptionsWanted:
+class WantedOptions:
     """The options that follow from the tree and the wishes; `ghost_limit` None is CRIU's default.
 
     `ext_unix_sk` is never among them: it restores a socket whose other end is not there.
@@ -28,7 +28,7 @@ class CriuOptionsWanted:
     ghost_limit: int | None = None
 
 
-def options_for(survey: Survey, wishes: Wishes) -> CriuOptionsWanted:
+def options_for(survey: Survey, wishes: Wishes) -> WantedOptions:
     """The options for this tree.
 
     What may still change until the cutover is asked for in any case: locks may be taken, and
@@ -37,7 +37,7 @@ def options_for(survey: Survey, wishes: Wishes) -> CriuOptionsWanted:
     """
     largest = max((f.disk for f in survey.files if f.fate is Fate.UNLINKED), default=0)
     raise_limit = largest > GHOST_LIMIT and "unlinked" in wishes.allow
-    return CriuOptionsWanted(
+    return WantedOptions(
         shell_job=survey.joins_session,
         tcp_established=wishes.tcp is Tcp.KEEP,
         tcp_close=wishes.tcp is Tcp.CLOSE,

@@ -3,7 +3,9 @@
 Used in preflight, on the source.  Pure.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Self
 
 __all__ = ["SourceCriu"]
 
@@ -14,6 +16,12 @@ class SourceCriu:
 
     version: tuple[int, int, int]
     kernel: tuple[int, int]
+
+    @classmethod
+    def on(cls, version: tuple[int, int, int], release: str) -> Self:
+        """CRIU on a kernel of that release, as "6.12.1-cloud"; one that is none counts as new."""
+        found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", release)
+        return cls(version, (int(found[1]), int(found[2])) if found else (9999, 0))
 
     @property
     def version_text(self) -> str:

@@ -24,11 +24,16 @@ class Counterpart:
     that file: over there, nothing is left.
     """
 
-    def __init__(self, caller: Caller, timeouts: Timeouts, log_dir: Path) -> None:
+    def __init__(self, caller: Caller, timeouts: Timeouts, log_dir: Path | None = None) -> None:
         self._caller = caller
         self._timeouts = timeouts
         self._log_dir = log_dir
         self.restored_pid: int | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the agent has said hello: only then can there be anything over there."""
+        return self._caller.conversation.state is not State.NEW
 
     async def start_iteration(self) -> None:
         """Have a page server stand; see Remote."""
@@ -60,7 +65,7 @@ class Counterpart:
         try:
             yield
         except CriuError as error:
-            if error.log_text:
+            if error.log_text and self._log_dir is not None:
                 path = self._log_dir / _log_name(error)
                 with suppress(OSError):
                     path.write_text(error.log_text)

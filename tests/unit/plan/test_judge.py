@@ -30,7 +30,7 @@ from phaul.facts import (
 )
 from phaul.plan import CHECKS, Tcp, Wishes
 from phaul.plan.judge import judge
-from phaul.plan.options import CriuOptionsWanted, options_for
+from phaul.plan.options import WantedOptions, options_for
 from phaul.plan.sourcecriu import SourceCriu
 from phaul.protocol.preflight import Finding, Findings, Level, Where
 
@@ -279,7 +279,8 @@ def test_a_criu_that_cannot_dump_sockets_on_its_kernel(
     version: tuple[int, int, int], kernel: tuple[int, int], level: Level
 ) -> None:
     survey = replace(PLAIN, inet=(inet(state="LISTEN"),))
-    found = findings(survey, criu=SourceCriu(version, kernel))
+    release = f"{kernel[0]}.{kernel[1]}.7-cloud-amd64"
+    found = findings(survey, criu=SourceCriu.on(version, release))
     (sockets,) = [f for f in found if f.check == "sockets"]
     assert sockets.level is level
 
@@ -297,7 +298,7 @@ def test_a_name_cannot_upset_the_terminal_it_is_shown_on(name: str) -> None:
 
 
 def test_options() -> None:
-    assert options_for(PLAIN, Wishes()) == CriuOptionsWanted()
+    assert options_for(PLAIN, Wishes()) == WantedOptions()
     away = replace(PLAIN, processes=(replace(ROOT, session=7),))
     assert options_for(away, Wishes()).shell_job
     keep, close = (options_for(PLAIN, Wishes(tcp=tcp)) for tcp in (Tcp.KEEP, Tcp.CLOSE))
