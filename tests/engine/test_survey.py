@@ -167,7 +167,8 @@ CASES = {
         "sockets", Level.NO, "group 33", False,
     ),
     "packet": Case(
-        "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", "sockets", Level.OK, "1 socket", True
+        "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+        "sockets", Level.OK, "1 socket", True,
     ),
     "vsock": Case(
         "s = socket.socket(socket.AF_VSOCK)", "sockets", Level.NO, "AF_VSOCK", False
@@ -220,7 +221,8 @@ CASES = {
         GHOST, "unlinked", Level.NO, "3.0 MiB", True, Wishes(allow=frozenset({"unlinked"}))
     ),
     "unlinked, small": Case(
-        "f = open(here + '/x', 'w'); os.unlink(here + '/x')", "unlinked", Level.OK, "1 unlinked", True
+        "f = open(here + '/x', 'w'); os.unlink(here + '/x')",
+        "unlinked", Level.OK, "1 unlinked", True,
     ),
     "renamed over": Case(
         "f = open(here + '/x', 'w'); os.rename(here + '/x', here + '/y'); os.link(here + '/y', "
@@ -373,7 +375,7 @@ def test_a_connection_to_a_process_that_stays_here(start: Start, criu: SourceCri
             assert "stays here" in no.what
 
 
-def test_a_stopped_and_a_dying_tree_can_be_surveyed(start: Start) -> None:
+def test_a_tree_whose_processes_come_and_go_can_be_surveyed(start: Start) -> None:
     pid = start(
         "import signal, subprocess\n"
         "for _ in range(4):\n"
@@ -409,6 +411,6 @@ def test_a_tree_that_can_be_moved_gets_no_no(
     found = survey(pid)
     assert nos(found, criu) == []
     assert all(file.fate is Fate.THERE for file in found.files if file.use != "open")
-    assert found.memory.resident > 1 << 20
+    assert found.memory.private > 0
     assert needs(found)
     assert dumps(pid, found, Wishes(), tmp_path)
