@@ -5,15 +5,15 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine vm lint format bench setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts vm lint format bench setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
 
-test: setup lab ## linters, unit tests, the real CRIU natively, two guests
-	$(PYTHON) -m tools.run_tests unit engine lab vm
+test: setup lab ## linters, unit tests, the real CRIU natively, two hosts, two guests
+	$(PYTHON) -m tools.run_tests unit engine hosts lab vm
 
-unit engine vm: setup lab ## one of the suites
+unit engine hosts vm: setup lab ## one of the suites
 	$(PYTHON) -m tools.run_tests $@
 
 lint: setup

@@ -1,7 +1,8 @@
-"""Runs the test suites: `python -m tools.run_tests unit engine lab vm`, and says each one's count.
+"""Runs the test suites, and says each one's count: `python -m tools.run_tests unit engine ...`.
 
     unit     linters and unit tests, here
     engine   the real CRIU, natively: in the sandbox, under its Python
+    hosts    the command, between two hosts with ssh: namespaces in the sandbox
     lab      the lab itself
     vm       two guests
 
@@ -24,6 +25,7 @@ from tools.stage import ROOT, site_packages
 
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
 PR_SET_PDEATHSIG = 1
+SANDBOX_PYTHON = "3.14"
 
 
 @dataclass
@@ -79,24 +81,38 @@ def unit(report: Path) -> int:
     return on_host(report, ["tests/unit"])
 
 
-def engine(report: Path) -> int:
-    """The engine tests and the victims' own, in the sandbox."""
+def in_sandbox(report: Path, paths: list[str], *options: str) -> int:
+    """Run pytest in the sandbox, under its Python and its root."""
     victims = ROOT / "build" / "victims"
     build(victims)
-    site = site_packages("3.14", "requirements-test.txt")
+    site = site_packages(SANDBOX_PYTHON, "requirements-test.txt")
+    # Compiled here, as all that the sandbox sees is read-only: what is up to date is left as it is.
+    cache = ROOT / "build" / f"pycache-{SANDBOX_PYTHON}"
+    cache.mkdir(parents=True, exist_ok=True)
+    binds = [f"{ROOT}:/phaul:ro", f"{site}:/site:ro"]
+    env = {"PYTHONPATH": "/phaul/src:/phaul:/site", "PYTHONPYCACHEPREFIX": "/pycache"}
+    compiled = ["/phaul/src", "/phaul/tests", "/phaul/examples", "/site"]
+    Sandbox(binds=[*binds, f"{cache}:/pycache"], env=env).run(
+        ["python3", "-m", "compileall", "-q", "-j2", *compiled], timeout=300, check=True
+    )
     sandbox = Sandbox(
-        binds=[f"{ROOT}:/phaul:ro", f"{site}:/site:ro", f"{report.parent}:/report"],
-        env={
-            "PYTHONPATH": "/phaul/src:/phaul:/site",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PHAUL_VICTIMS": "/phaul/build/victims",
-        },
+        binds=[*binds, f"{cache}:/pycache:ro", f"{report.parent}:/report"],
+        env={**env, "PYTHONDONTWRITEBYTECODE": "1", "PHAUL_VICTIMS": "/phaul/build/victims"},
         cwd="/phaul",
     )
-    paths = ["tests/victims", "tests/engine"]
-    argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", *paths]
+    argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", *options, *paths]
     with sandbox.popen(argv) as process:
         return process.wait()
+
+
+def engine(report: Path) -> int:
+    """The engine tests and the victims' own."""
+    return in_sandbox(report, ["tests/victims", "tests/engine"])
+
+
+def hosts(report: Path) -> int:
+    """The command, between two hosts."""
+    return in_sandbox(report, ["tests/hosts"])
 
 
 def lab(report: Path) -> int:
@@ -109,7 +125,13 @@ def vm(report: Path) -> int:
     return on_host(report, ["tests/vm"])
 
 
-SUITES: dict[str, Callable[[Path], int]] = {"unit": unit, "engine": engine, "lab": lab, "vm": vm}
+SUITES: dict[str, Callable[[Path], int]] = {
+    "unit": unit,
+    "engine": engine,
+    "hosts": hosts,
+    "lab": lab,
+    "vm": vm,
+}
 
 
 def main(names: list[str]) -> int:

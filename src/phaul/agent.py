@@ -1,21 +1,68 @@
 """`phaul agent`: what ssh starts on the destination; it imports neither click nor rich.
 
-    phaul agent                   the agent of one migration, over standard input and output
-    phaul agent --memory TOKEN    the memory channel of the agent with that token
+    phaul agent [--directory DIR] [--criu PROGRAM] [--init]
+    phaul agent --memory TOKEN
 
+The first is the agent of one migration, over standard input and output; with `--init` in a PID
+namespace of its own.  The second is the memory channel of the agent with that token.
 Runs on the destination.
 """
 
+import logging
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from phaul.transport.memory import splice_memory
+from phaul.errors import PhaulError, UsageError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Be the agent; returns the exit status."""
-    match list(arguments):
-        case ["--memory", token]:
-            splice_memory(token)
-    return 0
+    logging.basicConfig(format="phaul agent: %(message)s", stream=sys.stderr)
+    try:
+        return _main(list(arguments))
+    except PhaulError as error:
+        print(f"phaul agent: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+
+
+def _main(words: list[str]) -> int:
+    directory = criu = memory = None
+    init = False
+    while words:
+        match words.pop(0):
+            case "--directory" if words:
+                directory = Path(words.pop(0))
+            case "--criu" if words:
+                criu = words.pop(0)
+            case "--memory" if words:
+                memory = words.pop(0)
+            case "--init":
+                init = True
+            case word:
+                raise UsageError(f"phaul agent does not know {word!a}, or lacks its value")
+    if memory is not None:
+        from phaul.transport.memory import splice_memory
+
+        splice_memory(memory)
+        return 0
+    if init:
+        from phaul.destination.namespace import run_as_init
+
+        return run_as_init(lambda: _run(directory, criu))
+    return _run(directory, criu)
+
+
+def _run(directory: Path | None, criu: str | None) -> int:
+    import anyio
+
+    from phaul.destination.agent import run_agent
+    from phaul.destination.incoming import base_directory
+    from phaul.transport.stdio import StdioAgent
+
+    async def run() -> int:
+        return await run_agent(StdioAgent(), directory or base_directory(), (criu or "criu",))
+
+    return anyio.run(run)

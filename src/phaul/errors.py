@@ -4,11 +4,15 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
 
     PhaulError                       1
      +-- UsageError                  2   a value that cannot be meant
+     |    +-- ConfigurationError         one in a file of the configuration
      +-- PreflightError              3   found before anything was frozen
      |    +-- SubjectError               the process cannot be taken
      |    +-- WorkDirError               the work directory cannot be used
+     |    +-- StateError                 the state directory cannot be used, or is damaged
+     |    +-- ExtraMissing               a package that only some ways need is not installed
      |    +-- DescriptorError            the memory channel cannot be used
      |    +-- FeatureMissing             kernel or CRIU lack what was asked for
+     |    +-- Refused                    preflight found what would make it fail
      |    +-- CriuUnusable
      |         +-- CriuNotFound
      |         +-- CriuTooOld
@@ -27,7 +31,13 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      |         +-- SshMissing            there is no ssh on this host
      |         +-- AgentMissing          there is no phaul over there
      |         +-- AgentFailed           phaul over there ended before it said a word
+     |         +-- CertificateChanged    its certificate is another one than the pinned one
+     |         +-- NotTrusted            it does not trust this host's certificate
+     |         +-- JoinFailed            it did not let this host join
+     |              +-- TokenExpired     no token is out there, or not any more
+     |              +-- TokenWrong       the token's secret is wrong
      +-- IncompatiblePeer            5   the two ends cannot speak to each other
+     |    +-- IncompatibleTarget         preflight found a host that cannot take the process
      |    +-- VersionMismatch            no version of the protocol is spoken by both
      +-- ImageError                  5   an image file is truncated, foreign or damaged
      +-- CriuError                   7   CRIU refused or failed a request
@@ -37,6 +47,7 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      +-- MigrationError              7   a migration was rolled back
      |    +-- RoundFailed                in a round of the pre-copy
      |    +-- CutoverFailed              in the cutover, before the commit
+     |    +-- NotConverged            6   the downtime asked for was not to be had
      +-- OutcomeUnknown              8   nobody can say by itself where the process is
      +-- Cancelled                 130   by the user, before the commit
 
@@ -50,6 +61,8 @@ __all__ = [
     "AgentMissing",
     "AuthenticationFailed",
     "Cancelled",
+    "CertificateChanged",
+    "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionLost",
@@ -63,6 +76,7 @@ __all__ = [
     "CriuUnusable",
     "CutoverFailed",
     "DescriptorError",
+    "ExtraMissing",
     "FeatureMissing",
     "HostKeyChanged",
     "HostKeyUnknown",
@@ -70,16 +84,24 @@ __all__ = [
     "HostUnreachable",
     "ImageError",
     "IncompatiblePeer",
+    "IncompatibleTarget",
+    "JoinFailed",
     "MemoryChannelError",
     "MigrationError",
+    "NotConverged",
+    "NotTrusted",
     "OutcomeUnknown",
     "PeerError",
     "PhaulError",
     "PreflightError",
     "ProtocolError",
+    "Refused",
     "RoundFailed",
     "SshMissing",
+    "StateError",
     "SubjectError",
+    "TokenExpired",
+    "TokenWrong",
     "UsageError",
     "VersionMismatch",
     "WorkDirError",
@@ -122,6 +144,10 @@ class UsageError(PhaulError):
     exit_code = 2
 
 
+class ConfigurationError(UsageError):
+    """A file of the configuration cannot be read, or says what cannot be meant."""
+
+
 class PreflightError(PhaulError):
     """Something that would make the migration fail was found before anything was frozen."""
 
@@ -136,12 +162,24 @@ class WorkDirError(PreflightError):
     """The work directory holds images already, or cannot be written."""
 
 
+class StateError(PreflightError):
+    """The state directory is unsafe or cannot be written, or what lies in it is damaged."""
+
+
+class ExtraMissing(PreflightError):
+    """A package that only some ways of using phaul need is not installed."""
+
+
 class DescriptorError(PreflightError):
     """The descriptor of the memory channel is closed, or is no connected stream socket."""
 
 
 class FeatureMissing(PreflightError):
     """The kernel, or CRIU on it, lacks a feature that was asked for."""
+
+
+class Refused(PreflightError):
+    """Preflight found what would make the migration fail, and it was not allowed by name."""
 
 
 class CriuUnusable(PreflightError):
@@ -214,6 +252,26 @@ class AgentFailed(ConnectFailed):
     """Phaul over there ended before it said a word."""
 
 
+class CertificateChanged(ConnectFailed):
+    """The host's certificate is another one than the pinned one, or than the token's."""
+
+
+class NotTrusted(ConnectFailed):
+    """The host does not trust this host's certificate."""
+
+
+class JoinFailed(ConnectFailed):
+    """The host did not let this host join."""
+
+
+class TokenExpired(JoinFailed):
+    """No token is out there: it has expired, was used, or was guessed at too often."""
+
+
+class TokenWrong(JoinFailed):
+    """The secret of the token is wrong."""
+
+
 class ConnectionLost(PeerError):
     """The channel ended, or was silent for too long."""
 
@@ -222,6 +280,10 @@ class IncompatiblePeer(PhaulError):
     """The other end speaks another version of something that both must speak alike."""
 
     exit_code = 5
+
+
+class IncompatibleTarget(IncompatiblePeer):
+    """Preflight found a host that cannot run the process, or whose CRIU cannot take it."""
 
 
 class VersionMismatch(IncompatiblePeer):
@@ -238,7 +300,8 @@ class CriuError(PhaulError):
     """CRIU refused or failed a request.
 
     `request` names the request, `line` is the log line that decided (empty where none was found),
-    `log_path` the whole log, and `errno` CRIU's own error number, 0 if it gave none.
+    `log_path` the whole log, and `errno` CRIU's own error number, 0 if it gave none.  `log_text` is
+    the end of a log that is on another host, and is not going to stay there.
     """
 
     exit_code = 7
@@ -260,6 +323,7 @@ class CriuError(PhaulError):
         self.line = line
         self.log_path = log_path
         self.errno = errno
+        self.log_text = ""
 
     def details(self) -> tuple[str, ...]:
         """CRIU's own line, and where its log is."""
@@ -293,6 +357,12 @@ class RoundFailed(MigrationError):
 
 class CutoverFailed(MigrationError):
     """The cutover failed before the source was given up."""
+
+
+class NotConverged(MigrationError):
+    """The process dirties its memory faster than it can be sent: the target was not to be met."""
+
+    exit_code = 6
 
 
 class OutcomeUnknown(PhaulError):

@@ -16,18 +16,10 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / "src"), str(_ROOT)]
-
-# A dozen of these are started in one migration: the package itself, which would bring all of phaul
-# and its event loop in, is left out.
-if __name__ == "__main__":
-    _bare = ModuleType("phaul")
-    _bare.__path__ = [str(_ROOT / "src/phaul")]
-    sys.modules["phaul"] = _bare
 
 from phaul.criu.messages import message_class  # noqa: E402
 from phaul.criu.rpc import RequestType  # noqa: E402

@@ -12,15 +12,24 @@ from phaul.criu.engine import Engine, Facts
 from phaul.criu.workers import Workers
 from phaul.protocol.messages import CriuVersion, HostFacts
 
-__all__ = ["host_facts", "make_facts"]
+__all__ = ["host_facts", "host_name", "make_facts"]
 
 _MOST_NAME: Final = 253
 _MOST_WORD: Final = 64
 _MOST_VERSION: Final = (999, 999, 99_999)
 
 
-async def host_facts(engine: Engine, facts: Facts | None = None) -> HostFacts:
+def host_name() -> str:
+    """This host's name, as it may stand in a message."""
+    return _host_name(os.uname().nodename)
+
+
+async def host_facts(
+    engine: Engine, facts: Facts | None = None, *, restore_rate: int = 1
+) -> HostFacts:
     """The facts of this host; `facts` are those of its CRIU, which is examined if they are None.
+
+    `restore_rate` matters for a destination only.
 
     Raises CriuNotFound, CriuTooOld, CriuUnfit, CriuError, as `Engine.examine` does.
     """
@@ -28,10 +37,14 @@ async def host_facts(engine: Engine, facts: Facts | None = None) -> HostFacts:
         async with Workers(engine) as workers:
             facts = await workers.examine()
     system = os.uname()
-    return make_facts(facts, system.nodename, system.release, system.machine)
+    return make_facts(
+        facts, system.nodename, system.release, system.machine, restore_rate=restore_rate
+    )
 
 
-def make_facts(facts: Facts, name: str, kernel: str, machine: str) -> HostFacts:
+def make_facts(
+    facts: Facts, name: str, kernel: str, machine: str, *, restore_rate: int = 1
+) -> HostFacts:
     """The facts, made to fit their message: a host may have any name, and must not be refused."""
     version = facts.version
     numbers = (version.major, version.minor, version.sublevel)
@@ -46,6 +59,7 @@ def make_facts(facts: Facts, name: str, kernel: str, machine: str) -> HostFacts:
         machine=_word(machine),
         mem_track=facts.mem_track,
         lazy_pages=facts.lazy_pages,
+        restore_rate=restore_rate,
     )
 
 

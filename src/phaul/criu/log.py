@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["decisive_line", "remedy_for"]
+__all__ = ["decisive_line", "read_tail", "remedy_for"]
 
 # What is read of a log at most; at the log level that phaul asks for they have a few lines.
 _LIMIT: Final = 64 << 20
+
+_TAIL: Final = 32_768
 
 # The time stamp is only there from log level 4 on; the PID where a restored task speaks.
 _ERROR = re.compile(r"^(?:\([\d.]+\))?\s*(?:pie: )?(?:\s*\d+: )?Error +(.*)$")
@@ -105,6 +107,20 @@ def decisive_line(path: Path | None) -> str:
             return said
         consequence = said
     return consequence
+
+
+def read_tail(path: str | Path, most: int = _TAIL) -> str:
+    """The last `most` characters of a log, "" if there is none; in whole lines."""
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(size - most, 0))
+            text = file.read(most).decode(errors="replace")
+    except OSError:
+        return ""
+    return text if size <= most else text.partition("\n")[2]
 
 
 def remedy_for(line: str) -> str:

@@ -2,23 +2,28 @@
 
 Used in every phase, on both hosts.  The set goes into a pool of its own, so that another copy of
 CRIU's messages in the same process (podman's, a container engine's) does no harm, and so that one
-wheel serves every protobuf runtime: generated modules would tie it to one.
+wheel serves every protobuf runtime: generated modules would tie it to one.  Neither it nor protobuf
+is loaded before a message is needed, since an agent's start waits for what it imports.
 """
 
+import typing
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
-
 from phaul.errors import ImageError
+
+if typing.TYPE_CHECKING:
+    from google.protobuf.descriptor_pool import DescriptorPool
 
 __all__ = ["message_class", "parse"]
 
 
 @cache
-def _pool() -> descriptor_pool.DescriptorPool:
+def _pool() -> "DescriptorPool":
+    from importlib.resources import files
+
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
     data = files("phaul.criu").joinpath("schema/descriptors.binpb").read_bytes()
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
@@ -33,6 +38,8 @@ def message_class(name: str) -> type[Any]:
     Typed `Any`: the fields exist at run time only.  Callers turn messages into typed values
     before they hand them on.
     """
+    from google.protobuf import message_factory
+
     descriptor = _pool().FindMessageTypeByName(f"phaul.criu.{name}")
     return message_factory.GetMessageClass(descriptor)
 
@@ -42,7 +49,9 @@ def parse(name: str, data: bytes, where: str) -> Any:  # noqa: ANN401 -- see mes
 
     Raises ImageError if the bytes are no such message or lack a required field.
     """
-    message: Message = message_class(name)()
+    from google.protobuf.message import DecodeError
+
+    message = message_class(name)()
     try:
         message.ParseFromString(data)
     except DecodeError as err:

@@ -139,6 +139,8 @@ class CriuOptions:
     def __post_init__(self) -> None:
         if self.tcp_established and self.tcp_close:
             raise UsageError("tcp_established and tcp_close exclude each other")
+        if all(getattr(self, name) is default for name, default in _DEFAULTS):
+            return  # nothing to check, so protobuf need not be loaded yet
         try:
             _fill_options(message_class("Options")(), self)
         except (ValueError, TypeError) as error:
@@ -209,19 +211,21 @@ class Response:
     status: int | None = None
 
 
+_DEFAULTS = tuple((spec.name, spec.default) for spec in fields(CriuOptions))
+
 # Fields whose wire form is not simply their value.
 _SHAPED = {"cg_root", "join_ns", "inherit_fd"}
 
 
 def _fill_options(wire: Any, options: CriuOptions) -> None:  # noqa: ANN401
-    for spec in fields(options):
-        value = getattr(options, spec.name)
-        if spec.name in _SHAPED or value is None or value is False or value == ():
+    for name, _default in _DEFAULTS:
+        value = getattr(options, name)
+        if name in _SHAPED or value is None or value is False or value == ():
             continue
         if isinstance(value, tuple):
-            getattr(wire, spec.name).extend(value)
+            getattr(wire, name).extend(value)
         else:
-            setattr(wire, spec.name, value)
+            setattr(wire, name, value)
     for ctrl, path in options.cg_root:
         wire.cg_root.add(ctrl=ctrl, path=path) if ctrl else wire.cg_root.add(path=path)
     for kind, path in options.join_ns:

@@ -13,15 +13,17 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
 from phaul.config import Config
-from phaul.criu.engine import Engine
+from phaul.criu.engine import Engine, Facts
 from phaul.criu.images import read_inventory
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
@@ -52,31 +54,47 @@ class DestinationSession:
     """One migration on the destination: an async context manager.
 
     To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
-    used; to leave it is `close`.
+    used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
+    `host` is this host's name in messages.  `tasks` watches the page servers; by default the
+    session has a group of its own, and then must be entered and left as task groups must.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        facts: Facts | None = None,
+        host: str = HOST,
+        tasks: TaskGroup | None = None,
+    ) -> None:
+        self._stack = AsyncExitStack()
+        self._lent = tasks
         self._config = config
-        self._engine = Engine(config.criu_command, HOST)
+        self._host = host
+        self._given = facts
+        self._engine = Engine(config.criu_command, host)
         self._iteration: _Iteration | None = None
         self._restore: Operation | None = None
         self._failed = self._doubtful = False
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        channel = MemoryChannel(self._config.memory_fd, HOST)
+        channel = MemoryChannel(self._config.memory_fd, self._host)
         workers = Workers(self._engine, (channel.criu_fd,))
         try:
-            self.facts = await workers.examine()
-            self._work = WorkDir.open(self._config.work_dir, HOST)
+            self.facts = self._given or await workers.examine()
+            self._work = WorkDir.open(self._config.work_dir, self._host)
         except BaseException:
             await workers.close()
             channel.close()
             raise
         self._channel = channel
         self._workers = workers
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+        if self._lent is None:
+            self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+            self._stack.callback(self._tasks.cancel_scope.cancel)
+        else:
+            self._tasks = self._lent
         return self
 
     async def __aexit__(
@@ -88,8 +106,12 @@ class DestinationSession:
         try:
             await self.close()
         finally:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(kind, error, trace)
+            await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a tree is restored and held."""
+        return self._restore is not None
 
     @property
     def last_images_dir(self) -> Path | None:
@@ -102,9 +124,9 @@ class DestinationSession:
         Raises MemoryChannelError after a failure, until there is a new chain.
         """
         if self._iteration is not None:
-            raise UsageError("an iteration is under way already", host=HOST)
+            raise UsageError("an iteration is under way already", host=self._host)
         if self._restore is not None:
-            raise UsageError("the restore has begun: there are no more iterations", host=HOST)
+            raise UsageError("the restore has begun: there are no more iterations", host=self._host)
         self._channel.check()
         images = self._work.next()
         try:
@@ -137,7 +159,7 @@ class DestinationSession:
         """Wait until the round is written; raises CriuError if the page server failed."""
         iteration = self._iteration
         if iteration is None:
-            raise UsageError("no iteration is under way", host=HOST)
+            raise UsageError("no iteration is under way", host=self._host)
         try:
             with anyio.move_on_after(self._config.timeouts.page_server):
                 await iteration.ended.wait()
@@ -163,8 +185,8 @@ class DestinationSession:
     async def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
         if self._iteration is not None or self._restore is not None:
-            raise UsageError("an attempt is still under way", host=HOST)
-        channel = MemoryChannel(memory_fd, HOST)
+            raise UsageError("an attempt is still under way", host=self._host)
+        channel = MemoryChannel(memory_fd, self._host)
         await self._workers.close()
         self._channel.close()
         self._channel = channel
@@ -179,15 +201,15 @@ class DestinationSession:
         target = self._require_images()
         for file in files:
             if file.suffix != ".img":
-                raise ImageError(f"{file} is no image file", host=HOST)
+                raise ImageError(f"{file} is no image file", host=self._host)
             if (target / file.name).exists():
-                raise ImageError(f"{target / file.name} exists already", host=HOST)
+                raise ImageError(f"{target / file.name} exists already", host=self._host)
             try:
                 shutil.copyfile(file, target / ".partial")
                 (target / ".partial").rename(target / file.name)
             except OSError as err:
                 raise ImageError(
-                    f"{file} cannot be copied to {target}: {err.strerror}", host=HOST
+                    f"{file} cannot be copied to {target}: {err.strerror}", host=self._host
                 ) from err
 
     async def restore(self, options: CriuOptions | None = None) -> int:
@@ -197,9 +219,9 @@ class DestinationSession:
         `discard` it.  Raises ImageError, CriuError.
         """
         if self._iteration is not None:
-            raise UsageError("an iteration is still under way", host=HOST)
+            raise UsageError("an iteration is still under way", host=self._host)
         if self._restore is not None:
-            raise UsageError("the restore was begun already", host=HOST)
+            raise UsageError("the restore was begun already", host=self._host)
         images = self._require_images()
         try:
             self._restore, pid = await self._restore_from(images, options or self._config.options)
@@ -229,7 +251,7 @@ class DestinationSession:
                 held = await operation.until(Stage.POST_RESTORE)
             if held.pid is None:
                 await operation.refuse()
-                raise ImageError("criu does not say what it restored", host=HOST)
+                raise ImageError("criu does not say what it restored", host=self._host)
         except BaseException:
             await worker.close()
             raise
@@ -295,10 +317,10 @@ class DestinationSession:
     def _require_images(self) -> Path:
         images = self._work.last
         if images is None:
-            raise UsageError("no iteration has been made: there are no images", host=HOST)
+            raise UsageError("no iteration has been made: there are no images", host=self._host)
         return images
 
     def _require_restored(self) -> Operation:
         if self._restore is None:
-            raise UsageError("nothing is restored and held", host=HOST)
+            raise UsageError("nothing is restored and held", host=self._host)
         return self._restore

@@ -8,10 +8,11 @@ never compared with a round before it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from phaul.errors import UsageError
 
-__all__ = ["StopReason", "StopRule"]
+__all__ = ["NO_TRACKING", "StopReason", "StopRule", "Verdict"]
 
 
 class StopReason(Enum):
@@ -21,19 +22,22 @@ class StopReason(Enum):
     GROWTH = "growth"
     MOST_ROUNDS = "most-rounds"
     NO_TRACKING = "no-tracking"
+    TARGET = "target"
+    NOT_CONVERGING = "not-converging"
+    TIMEOUT = "timeout"
 
-    def explain(self, pages: Sequence[int]) -> str:
-        """The reason in words, for the rounds that led to it."""
-        last = pages[-1] if pages else 0
-        match self:
-            case StopReason.SMALL:
-                return f"the last round had few pages to send ({last})"
-            case StopReason.GROWTH:
-                return f"the last round had more to send than the one before ({pages[-2]}, {last})"
-            case StopReason.MOST_ROUNDS:
-                return f"the most rounds were made ({len(pages)})"
-            case StopReason.NO_TRACKING:
-                return "the kernel does not track dirty memory, so there was no pre-copy"
+
+@dataclass(frozen=True)
+class Verdict:
+    """That the pre-copy is over: why, and the same in words."""
+
+    reason: StopReason
+    explanation: str
+
+
+NO_TRACKING: Final = Verdict(
+    StopReason.NO_TRACKING, "the kernel does not track dirty memory, so there was no pre-copy"
+)
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,18 @@ class StopRule:
         if self.max_rounds < 1:
             raise UsageError(f"max_rounds is {self.max_rounds}, it must be 1 or more")
 
-    def decide(self, pages: Sequence[int]) -> StopReason | None:
-        """The reason to stop after rounds that sent `pages`, private and shared; None to go on."""
+    def decide(self, pages: Sequence[int]) -> Verdict | None:
+        """Why to stop after rounds that sent `pages`, private and shared; None to go on."""
         if not pages:
             return None
-        if pages[-1] < self.min_pages:
-            return StopReason.SMALL
-        if len(pages) > 1 and pages[-1] - pages[-2] >= self.max_growth_pages:
-            return StopReason.GROWTH
+        last = pages[-1]
+        if last < self.min_pages:
+            return Verdict(StopReason.SMALL, f"the last round had few pages to send ({last})")
+        if len(pages) > 1 and last - pages[-2] >= self.max_growth_pages:
+            return Verdict(
+                StopReason.GROWTH,
+                f"the last round had more to send than the one before ({pages[-2]}, {last})",
+            )
         if len(pages) >= self.max_rounds:
-            return StopReason.MOST_ROUNDS
+            return Verdict(StopReason.MOST_ROUNDS, f"the most rounds were made ({len(pages)})")
         return None

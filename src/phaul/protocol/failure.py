@@ -14,6 +14,7 @@ from phaul.protocol.messages import Failed
 __all__ = ["from_error", "to_error"]
 
 _MOST: Final = 4096
+_MOST_LOG: Final = 32_768
 _MOST_NOTES: Final = 8
 _ERRNO_MOST: Final = (1 << 31) - 1
 
@@ -57,6 +58,7 @@ def from_error(error: BaseException, host: str = "") -> Failed:
             log_path=_clean(error.log_path),
             errno=errno,
             notes=notes,
+            log=_clean(error.log_text, _MOST_LOG),
         )
     return failed
 
@@ -81,6 +83,7 @@ def to_error(failed: Failed, host: str = "destination") -> PhaulError:
             remedy=remedy,
             fate=fate,
         )
+        error.log_text = _clean(failed.log, _MOST_LOG)
     else:
         error = kind(what, host=where, remedy=remedy, fate=fate)
     for note in failed.notes:
@@ -88,6 +91,6 @@ def to_error(failed: Failed, host: str = "destination") -> PhaulError:
     return error
 
 
-def _clean(text: object) -> str:
+def _clean(text: object, most: int = _MOST) -> str:
     # Also lone surrogates, of a file name that is no UTF-8: they are not printable.
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in str(text)[:_MOST])
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in str(text)[:most])

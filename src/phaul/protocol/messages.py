@@ -83,7 +83,10 @@ class CriuVersion(Part, frozen=True, kw_only=True):
 
 
 class HostFacts(Part, frozen=True, kw_only=True):
-    """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd."""
+    """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd.
+
+    `restore_rate` is how fast it fills fresh memory from its images, in bytes a second, measured.
+    """
 
     host: HostName
     phaul: Name
@@ -92,6 +95,7 @@ class HostFacts(Part, frozen=True, kw_only=True):
     machine: Word
     mem_track: bool
     lazy_pages: bool
+    restore_rate: Annotated[int, Meta(ge=1, le=1 << 50)]
 
 
 class RestoreOptions(Part, frozen=True, kw_only=True):
@@ -136,11 +140,17 @@ class Hello(MessageBase, frozen=True, kw_only=True, tag="hello"):
 
 
 class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
-    """What is going to come: the tree's PIDs, its memory, and how it is to be restored."""
+    """What is going to come: the tree's PIDs, its memory, and how it is to be restored.
+
+    The source has opened the memory channel before.  `framed` says that what it sends there is in
+    frames, which may be compressed.  `keep_images` leaves the images behind at the end.
+    """
 
     pids: Annotated[tuple[Pid, ...], Meta(min_length=1, max_length=16_384)]
     memory_bytes: Bytes
     options: RestoreOptions = RestoreOptions()
+    framed: bool = False
+    keep_images: bool = False
 
 
 class Clock(MessageBase, frozen=True, kw_only=True, tag="clock"):
@@ -233,6 +243,7 @@ class Failed(MessageBase, frozen=True, kw_only=True, tag="failed"):
     log_path: Text = ""
     errno: Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)] = 0
     notes: Annotated[tuple[Text, ...], Meta(max_length=8)] = ()
+    log: Annotated[str, Meta(max_length=32_768)] = ""
 
 
 class Alive(MessageBase, frozen=True, kw_only=True, tag="alive"):

@@ -20,6 +20,7 @@ from phaul.report.events import (
     Started,
 )
 from phaul.report.report import Downtime, Report, Round
+from phaul.report.status import Phase, Status
 
 __all__ = [
     "Checked",
@@ -31,6 +32,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Held",
+    "Phase",
     "Planned",
     "PreCopyStopped",
     "Report",
@@ -41,5 +43,6 @@ __all__ = [
     "Running",
     "SourceGone",
     "Started",
+    "Status",
     "Way",
 ]

@@ -77,15 +77,18 @@ class Downtime(msgspec.Struct, frozen=True, kw_only=True):
         """The whole downtime."""
         return self.freeze_s + self.dump_s + self.restore_s + self.kill_s + self.release_s
 
-    def __str__(self) -> str:
-        parts = (
+    def parts(self) -> tuple[tuple[str, float], ...]:
+        """Each part's name and its seconds, in order."""
+        return (
             ("freeze", self.freeze_s),
             ("dump", self.dump_s),
             ("copy and restore", self.restore_s),
             ("kill", self.kill_s),
             ("release", self.release_s),
         )
-        listed = " + ".join(f"{name} {seconds * 1e3:.0f}" for name, seconds in parts)
+
+    def __str__(self) -> str:
+        listed = " + ".join(f"{name} {seconds * 1e3:.0f}" for name, seconds in self.parts())
         return f"{self.total_s * 1e3:.0f} ms = {listed}"
 
 

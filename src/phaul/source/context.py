@@ -3,7 +3,7 @@
 Used on the source, from preflight to the end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,11 +14,13 @@ from phaul.config import Config
 from phaul.criu.workers import Workers
 from phaul.errors import Cancelled
 from phaul.pages.channel import MemoryChannel
+from phaul.policy import StopRule, Verdict
+from phaul.report import Round
 from phaul.report.events import EventHandler
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject
 
-__all__ = ["Canceller", "Context", "Remote"]
+__all__ = ["Canceller", "Context", "Judge", "PageJudge", "Remote"]
 
 
 class Remote(Protocol):
@@ -32,6 +34,27 @@ class Remote(Protocol):
 
     async def stop_iteration(self) -> None:
         """Wait until the destination has written the round; raise if it has not."""
+
+
+class Judge(Protocol):
+    """Looks at the rounds so far."""
+
+    def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
+        """The last round with what is to be said of it, and why to stop, None to go on.
+
+        Raises MigrationError to end the migration instead.
+        """
+
+
+@dataclass(frozen=True)
+class PageJudge:
+    """The judge of the original: by the pages that each round had to send."""
+
+    rule: StopRule
+
+    def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
+        """See Judge."""
+        return rounds[-1], self.rule.decide([r.sent_pages for r in rounds])
 
 
 class Canceller:
@@ -80,7 +103,8 @@ class Context:
     """One migration on the source.
 
     `workers` have the memory socket.  Each round takes one of its own: in CRIU's loop of pre-dumps
-    on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.
+    on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.  `begun` is when
+    the migration began, by the monotonic clock.
     """
 
     config: Config
@@ -91,6 +115,8 @@ class Context:
     remote: Remote
     emit: EventHandler
     canceller: Canceller
+    judge: Judge
+    begun: float
 
     @property
     def host(self) -> str:

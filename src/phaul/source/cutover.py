@@ -182,7 +182,8 @@ class Cutover:
             stats = DumpStats(0, frozen_us, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         moved = self._context.channel.relayed_bytes
         wire = None if moved is None or self._relayed is None else moved - self._relayed
-        final = round_of(stats, self._number, self._held - self._begun, wire)
+        since = self._begun - self._context.begun
+        final = round_of(stats, self._number, self._held - self._begun, wire, since)
         # CRIU's frozen time runs from the first frozen task to the kill; what we held is ours.
         frozen = stats.frozen_us / 1e6
         dump = frozen - stats.freezing_us / 1e6 - (killed - self._held)

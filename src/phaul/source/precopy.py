@@ -18,7 +18,7 @@ from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType
 from phaul.criu.swrk import Swrk
 from phaul.errors import Cancelled, RoundFailed
-from phaul.policy import StopReason
+from phaul.policy import Verdict
 from phaul.report import Round, RoundFinished, RoundStarted
 from phaul.source.context import Context
 
@@ -27,19 +27,19 @@ __all__ = ["end_failed_iteration", "round_of", "run_rounds"]
 LOG: Final = "pre-dump.log"
 
 
-async def run_rounds(context: Context) -> tuple[list[Round], StopReason]:
-    """Make rounds until the stop rule says why to stop.
+async def run_rounds(context: Context) -> tuple[list[Round], Verdict]:
+    """Make rounds until the judge says why to stop.
 
-    Raises RoundFailed, or Cancelled; the chain is of no use then, and the channel is broken off.
+    Raises RoundFailed, Cancelled, or what the judge raises; the chain is of no use then.
     """
     rounds: list[Round] = []
     while True:
         with context.canceller.window():
             rounds.append(await _round(context, len(rounds)))
+        rounds[-1], verdict = context.judge.judge(rounds)
         context.emit(RoundFinished(round=rounds[-1]))
-        reason = context.config.stop_rule.decide([r.sent_pages for r in rounds])
-        if reason is not None:
-            return rounds, reason
+        if verdict is not None:
+            return rounds, verdict
 
 
 async def _round(context: Context, number: int) -> Round:
@@ -77,7 +77,8 @@ async def _round(context: Context, number: int) -> Round:
     except BaseException:
         context.channel.break_off()
         raise
-    return round_of(stats, number, time.monotonic() - begun, _moved(context, relayed))
+    seconds, since = time.monotonic() - begun, begun - context.begun
+    return round_of(stats, number, seconds, _moved(context, relayed), since)
 
 
 async def _pre_dump(context: Context, worker: Swrk) -> Path:
@@ -119,7 +120,9 @@ async def end_failed_iteration(context: Context, error: BaseException) -> None:
             error.add_note(f"the other side says: {theirs}")
 
 
-def round_of(stats: DumpStats, number: int, seconds: float, wire_bytes: int | None) -> Round:
+def round_of(
+    stats: DumpStats, number: int, seconds: float, wire_bytes: int | None, begun_s: float
+) -> Round:
     """The report of a round that took `seconds`, from CRIU's statistics of it."""
     return Round(
         number=number,
@@ -129,6 +132,7 @@ def round_of(stats: DumpStats, number: int, seconds: float, wire_bytes: int | No
         frozen_s=stats.frozen_us / 1e6,
         seconds=seconds,
         wire_bytes=wire_bytes,
+        begun_s=begun_s,
     )
 
 

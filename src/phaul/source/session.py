@@ -20,10 +20,10 @@ from phaul.errors import (
     UsageError,
 )
 from phaul.pages.channel import MemoryChannel
-from phaul.policy import StopReason
+from phaul.policy import NO_TRACKING
 from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
-from phaul.source.context import Canceller, Context, Remote
+from phaul.source.context import Canceller, Context, Judge, PageJudge, Remote
 from phaul.source.cutover import Cutover, Release
 from phaul.source.precopy import run_rounds
 from phaul.storage.workdir import WorkDir
@@ -46,10 +46,23 @@ class Local(Protocol):
 
 
 class SourceSession:
-    """One migration on the source, which may be tried again with a fresh socket after a failure."""
+    """One migration on the source, which may be tried again with a fresh socket after a failure.
+
+    `judge` ends the pre-copy, by default the configuration's stop rule does.  `facts` are the
+    engine's, and `host` this host's name in messages, where the caller knows them already.
+    """
 
     def __init__(
-        self, config: Config, local: Local, remote: Remote, emit: EventHandler | None = None
+        self,
+        config: Config,
+        local: Local,
+        remote: Remote,
+        emit: EventHandler | None = None,
+        *,
+        judge: Judge | None = None,
+        canceller: Canceller | None = None,
+        facts: Facts | None = None,
+        host: str = HOST,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -58,8 +71,11 @@ class SourceSession:
         self._local = local
         self._remote = remote
         self._emit = emit or (lambda _event: None)
-        self._engine = Engine(config.criu_command, HOST)
-        self.canceller = Canceller()
+        self._engine = Engine(config.criu_command, host)
+        self._host = host
+        self._facts = facts
+        self._judge = judge or PageJudge(config.stop_rule)
+        self.canceller = canceller or Canceller()
         self.channel_used = False
         """Whether the channel may hold bytes of this attempt: then the next needs a fresh one."""
 
@@ -70,7 +86,7 @@ class SourceSession:
         when all was undone; OutcomeUnknown when that cannot be told.
         """
         begun = time.monotonic()
-        subject = examine(self._pid, HOST)
+        subject = examine(self._pid, self._host)
         try:
             async with AsyncExitStack() as stack:
                 return await self._prepare_and_move(stack, subject, begun)
@@ -81,12 +97,12 @@ class SourceSession:
     async def _prepare_and_move(
         self, stack: AsyncExitStack, subject: Subject, begun: float
     ) -> Report:
-        channel = MemoryChannel(self._config.memory_fd, HOST)
+        channel = MemoryChannel(self._config.memory_fd, self._host)
         stack.callback(channel.close)
         workers = Workers(self._engine, (channel.criu_fd,))
         await stack.enter_async_context(workers)
         facts = await self._examine(workers)
-        work_dir = WorkDir.open(self._config.work_dir, HOST)
+        work_dir = WorkDir.open(self._config.work_dir, self._host)
         stack.callback(work_dir.close)
         context = Context(
             self._config,
@@ -97,6 +113,8 @@ class SourceSession:
             self._remote,
             self._emit,
             self.canceller,
+            self._judge,
+            begun,
         )
         self.channel_used = True
         try:
@@ -109,16 +127,16 @@ class SourceSession:
             raise
 
     async def _examine(self, workers: Workers) -> Facts:
-        facts = await workers.examine()
+        facts = self._facts or await workers.examine()
         peer = self._config.peer_criu
         if peer and peer.wide_page_server != facts.version.wide_page_server:
             raise IncompatiblePeer(
                 f"the page server protocols of criu {facts.version} here and {peer} there differ",
-                host=HOST,
+                host=self._host,
                 remedy="install CRIU 4.2 or newer on both, or an older one on both",
             )
         if self._config.require_pre_copy:
-            facts.require_mem_track(HOST)
+            facts.require_mem_track(self._host)
         return facts
 
     async def _move(self, context: Context, facts: Facts, begun: float) -> Report:
@@ -130,23 +148,23 @@ class SourceSession:
                 pid=subject.pid,
                 name=subject.name,
                 way=way,
-                reason="" if facts.mem_track else StopReason.NO_TRACKING.explain(()),
+                reason="" if facts.mem_track else NO_TRACKING.explanation,
                 memory_bytes=memory,
                 criu=str(facts.version),
             )
         )
         rounds: list[Round] = []
-        reason = StopReason.NO_TRACKING
+        verdict = NO_TRACKING
         if facts.mem_track:
-            rounds, reason = await run_rounds(context)
-        explanation = reason.explain([r.sent_pages for r in rounds])
-        context.emit(PreCopyStopped(reason=reason.value, explanation=explanation))
+            rounds, verdict = await run_rounds(context)
+        reason, explanation = verdict.reason.value, verdict.explanation
+        context.emit(PreCopyStopped(reason=reason, explanation=explanation))
         final, downtime = await self._cut_over(context, tracked=bool(rounds))
         return Report(
             pid=subject.pid,
             name=subject.name,
             way=way,
-            reason=reason.value,
+            reason=reason,
             explanation=explanation,
             memory_bytes=memory,
             rounds=tuple(rounds),
@@ -166,7 +184,7 @@ class SourceSession:
             await cutover.roll_back(error)
             if isinstance(error, Cancelled):
                 raise
-            raise CutoverFailed(f"the cutover failed: {error}", host=HOST) from error
+            raise CutoverFailed(f"the cutover failed: {error}", host=self._host) from error
         except BaseException as error:
             await cutover.roll_back(error)
             raise

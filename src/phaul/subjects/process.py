@@ -5,42 +5,16 @@ Used on the source: first in preflight, and at the end, when its fate is said.
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from phaul.errors import SubjectError
+from phaul.subjects.memory import resident
+from phaul.subjects.proc import Proc
 
 __all__ = ["Subject", "examine"]
 
 _PF_KTHREAD: Final = 0x00200000
-_PROC: Final = Path("/proc")
-
-
-@dataclass(frozen=True)
-class _Stat:
-    """What is used of /proc/PID/stat (proc_pid_stat(5)); `start` is in clock ticks since boot."""
-
-    name: str
-    state: str
-    parent: int
-    flags: int
-    start: int
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    name, _, rest = text.partition("(")[2].rpartition(") ")
-    fields = rest.split()
-    return _Stat(name, fields[0], int(fields[1]), int(fields[6]), int(fields[19]))
-
-
-def _status(pid: int) -> dict[str, str]:
-    text = (_PROC / str(pid) / "status").read_text(errors="replace")
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {key: value.strip() for key, _, value in pairs}
+_PROC: Final = Proc()
 
 
 @dataclass(frozen=True)
@@ -53,20 +27,16 @@ class Subject:
 
     def alive(self) -> bool:
         """Whether the process still exists here, and is no zombie."""
-        now = _stat(self.pid)
+        now = _PROC.process(self.pid)
         return now is not None and now.start == self.start and now.state not in "ZX"
 
     def memory_bytes(self) -> int:
         """The resident memory of the root process in bytes, 0 if it is gone."""
-        try:
-            pages = (_PROC / str(self.pid) / "statm").read_text().split()[1]
-        except (OSError, IndexError):
-            return 0
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return resident(self.pid, _PROC)
 
     def fate(self) -> str:
         """Where the process is, in words: "still running here, PID 4242"."""
-        now = _stat(self.pid)
+        now = _PROC.process(self.pid)
         if now is None or now.start != self.start or now.state in "ZX":
             return f"no longer here: PID {self.pid} has ended"
         if now.state in "tT":
@@ -89,13 +59,12 @@ def examine(pid: int, host: str = "") -> Subject:
 
     if pid <= 0:
         raise SubjectError(f"{pid} is not a PID", host=host, remedy="name one as `ps` shows it")
-    stat = _stat(pid)
+    stat = _PROC.process(pid)
     if stat is None:
         raise refuse("does not exist", "see `ps`; in a container, use its PID on the host")
-    try:
-        status = _status(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        raise refuse("has just ended") from None
+    status = _PROC.status(pid)
+    if status is None:
+        raise refuse("has just ended")
     if stat.flags & _PF_KTHREAD:
         raise refuse(f"is a kernel thread ({stat.name})", "only processes can be moved")
     if (group := int(status["Tgid"])) != pid:
@@ -119,7 +88,7 @@ def _ancestry(pid: int) -> set[int]:
     chain: set[int] = set()
     while pid and pid not in chain:
         chain.add(pid)
-        stat = _stat(pid)
+        stat = _PROC.process(pid)
         pid = stat.parent if stat else 0
     return chain
 

@@ -20,6 +20,10 @@ class SourceEnd(Protocol):
     def control(self) -> Control[Answer]:
         """The control channel."""
 
+    @property
+    def memory_sent(self) -> int | None:
+        """About how many bytes of memory have left so far, for the progress; None if unknown."""
+
     async def open_memory(self, token: str) -> socket.socket:
         """Open the memory channel with the token of Welcome; the socket is the caller's.
 

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -58,6 +59,15 @@ class Child:
     def pid(self) -> int:
         """Its PID."""
         return self._process.pid
+
+    def bytes_read(self) -> int | None:
+        """What it has read so far, from whatever; None if the kernel does not say."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/io").read_text()
+        except OSError:
+            return None
+        fields = dict(line.split(": ", 1) for line in text.splitlines())
+        return int(fields["rchar"])
 
     async def wait(self, timeout: float) -> int | None:
         """Its status, negative if a signal ended it; None if it runs on after `timeout`."""

@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import socket
-import struct
 import threading
 from contextlib import suppress
 from typing import Final
@@ -23,14 +22,14 @@ from typing import Final
 import anyio
 
 from phaul.errors import ConnectionLost, UsageError
+from phaul.transport.peer import peer_uid
 
-__all__ = ["READY", "MemoryDoor", "require_token", "splice_memory"]
+__all__ = ["READY", "MemoryDoor", "connect_memory", "require_token", "splice_memory"]
 
 READY: Final = b"phaul memory channel 1\n"
 """What the source reads first; anything else there was written by somebody else."""
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
-_PEERCRED: Final = struct.Struct("=iII")
 _CHUNK: Final = 1 << 20
 _CONNECT_S: Final = 10.0
 
@@ -75,6 +74,23 @@ def splice_memory(token: str, reader: int = 0, writer: int = 1) -> None:
     Raises UsageError for what is no token, ConnectionLost if there is no such agent.  The process
     should end soon after the return: a thread may still wait for the source.
     """
+    with connect_memory(token) as sock:
+        with suppress(OSError):
+            os.set_blocking(reader, True)
+            os.set_blocking(writer, True)
+            os.write(writer, READY)
+            threading.Thread(target=_inward, args=(reader, sock.dup()), daemon=True).start()
+            _move(sock.fileno(), writer)
+        # The agent has ended it, or nobody reads: half a channel is of no use.
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def connect_memory(token: str) -> socket.socket:
+    """The memory channel of the agent on this machine that has the token, a blocking unix socket.
+
+    Raises UsageError for what is no token, ConnectionLost if there is no such agent.
+    """
     require_token(token)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(_CONNECT_S)
@@ -88,17 +104,8 @@ def splice_memory(token: str, reader: int = 0, writer: int = 1) -> None:
             "there is no phaul agent with this memory channel",
             remedy="if users or network namespaces differ between two logins, make them the same",
         ) from error
-    with sock:
-        sock.settimeout(None)
-        with suppress(OSError):
-            os.set_blocking(reader, True)
-            os.set_blocking(writer, True)
-            os.write(writer, READY)
-            threading.Thread(target=_inward, args=(reader, sock.dup()), daemon=True).start()
-            _move(sock.fileno(), writer)
-        # The agent has ended it, or nobody reads: half a channel is of no use.
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+    sock.settimeout(None)
+    return sock
 
 
 def require_token(token: str) -> None:
@@ -146,6 +153,4 @@ def _address(token: str) -> str:
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    uid: int = _PEERCRED.unpack(found)[1]
-    return uid == os.geteuid()
+    return peer_uid(sock) == os.geteuid()

@@ -167,6 +167,11 @@ class SshSource:
     ) -> None:
         await self.aclose()
 
+    @property
+    def memory_sent(self) -> int | None:
+        """What the ssh of the memory channel has read; see SourceEnd."""
+        return self._children[1].bytes_read() if len(self._children) > 1 else None
+
     async def open_memory(self, token: str) -> socket.socket:
         """Open the memory channel; see SourceEnd.  Raises UsageError, ConnectFailed."""
         require_token(token)

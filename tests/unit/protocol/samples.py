@@ -16,6 +16,7 @@ FACTS = m.HostFacts(
     machine="x86_64",
     mem_track=True,
     lazy_pages=True,
+    restore_rate=1 << 30,
 )
 TOKEN = "0123456789abcdef" * 2
 HELLO = m.Hello(

@@ -1,0 +1,92 @@
+"""What is said of each event, in lines that stay.
+
+Used on the source while a migration runs.  Pure.  The result and an error are said by others, at
+the end.
+"""
+
+from phaul.cli.render.findings import problems_text
+from phaul.cli.render.look import Look
+from phaul.cli.render.plan import plan_text
+from phaul.cli.render.result import round_text
+from phaul.report import (
+    Checked,
+    Connected,
+    Connecting,
+    CutoverStarted,
+    Event,
+    Held,
+    Planned,
+    PreCopyStopped,
+    RoundFinished,
+    RoundStarted,
+    Running,
+    SourceGone,
+    Started,
+)
+from phaul.report.units import clean, duration, size
+
+__all__ = ["Narrator"]
+
+
+class Narrator:
+    """Says each event at the level `verbose`; `live` where a live line tells the rest."""
+
+    def __init__(self, *, verbose: int = 0, live: bool = False) -> None:
+        self._verbose = verbose
+        self._live = live
+        self._there = "destination"
+        self._planned = False
+
+    def lines(self, event: Event, look: Look) -> list[str]:
+        """The lines, each at most as wide as `look` allows; often none."""
+        text = self._text(event, look)
+        return text.splitlines() if text else []
+
+    def _text(self, event: Event, look: Look) -> str:
+        match event:
+            case Connecting(id=name, target=target):
+                of = f"migration {clean(name)}, " if name else ""
+                return f"{of}to {clean(target)}"
+            case Connected():
+                self._there = clean(event.host)
+                criu, kernel = clean(event.criu), clean(event.kernel)
+                said = f"phaul {clean(event.phaul)}, criu {criu}, Linux {kernel}"
+                return f"connected to {self._there}: {said}"
+            case Checked(findings=findings):
+                return problems_text(
+                    findings, look, destination=self._there, everything=self._verbose > 0
+                )
+            case Planned(plan=plan):
+                self._planned = True
+                return plan_text(plan, look, everything=self._verbose > 0)
+            case Started():
+                return self._started(event)
+            case RoundFinished(round=done):
+                label = look.paint(f"round {done.number:<2}", "bold")
+                return f"{label}  {round_text(done, verbose=self._verbose > 0)}"
+            case PreCopyStopped(explanation=why):
+                return f"cutover   {clean(why)}"
+            case _:
+                return self._detail(event)
+
+    def _started(self, event: Started) -> str:
+        if self._planned and not self._verbose:
+            return f"moving {clean(event.name)}, PID {event.pid}"
+        way = event.way.value + (f" ({clean(event.reason)})" if event.reason else "")
+        return f"moving {clean(event.name)}, PID {event.pid}, {size(event.memory_bytes)}, by {way}"
+
+    def _detail(self, event: Event) -> str:
+        """What only -v tells, and a pipe that has no live line."""
+        match event:
+            case CutoverStarted() if self._verbose or not self._live:
+                return "cutover   the process is being frozen and dumped"
+            case Held(seconds=seconds) if self._verbose:
+                return f"cutover   dumped, all has arrived after {duration(seconds)}"
+            case SourceGone() if self._verbose or not self._live:
+                return f"cutover   gone from here; it is {self._there}'s now"
+            case Running(host=host, pid=pid) if self._verbose:
+                return f"cutover   running on {clean(host)}, PID {pid}"
+            case RoundStarted(number=number) if self._verbose > 1:
+                return f"round {number} begins"
+            case _:
+                return ""

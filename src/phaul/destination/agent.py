@@ -1,0 +1,209 @@
+"""What `phaul agent` does: one migration's destination, asked over a control channel.
+
+Runs on the destination, from the first word to the last.  The order of the steps is held by
+`protocol.agent`; the doing is `DestinationSession`'s.  If the channel is lost, the conversation's
+duty says what is owed: clean up; keep a copy that may be the only one; or see the release through.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from phaul.config import Config
+from phaul.criu.engine import Engine, Facts
+from phaul.criu.facts import host_facts, host_name
+from phaul.criu.fitness import privileges
+from phaul.criu.log import read_tail
+from phaul.criu.rpc import CriuOptions, NetworkLock
+from phaul.criu.workers import Workers
+from phaul.destination.checks import CheckContext, look
+from phaul.destination.incoming import Incoming
+from phaul.destination.session import DestinationSession
+from phaul.errors import CriuError, ImageError, PhaulError, UsageError
+from phaul.pages.speed import restore_rate
+from phaul.protocol import messages as m
+from phaul.protocol.agent import Conversation, Duty
+from phaul.protocol.handshake import negotiate
+from phaul.protocol.preflight import Finding, Where
+from phaul.transport.answering import serve
+from phaul.transport.base import AgentEnd
+
+__all__ = ["Agent", "run_agent"]
+
+_MEMORY_S: Final = 30.0
+"""The source has opened the memory channel before it says Prepare."""
+
+_logger = logging.getLogger("phaul")
+
+
+class Agent:
+    """Answers the requests of one migration; `close` it at the end."""
+
+    def __init__(self, end: AgentEnd, base: Path, criu: Sequence[str], tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._end = end
+        self._base = base
+        self._engine = Engine(tuple(criu), host_name())
+        self._memory: socket.socket | None = None
+        self._facts: Facts | None = None
+        self._incoming: Incoming | None = None
+        self._session: DestinationSession | None = None
+        self._keep_images = self._surveyed = False
+
+    async def handle(self, request: m.Request) -> m.Answer:
+        """Fulfil a request; what is raised becomes the answer Failed."""
+        try:
+            return await self._handle(request)
+        except CriuError as error:
+            # The log goes with the error: here, nothing is left behind.
+            error.log_text = error.log_text or read_tail(error.log_path)
+            raise
+
+    async def _handle(self, request: m.Request) -> m.Answer:
+        match request:
+            case m.Hello():
+                return await self._hello(request)
+            case m.Clock():
+                return m.Time(unix_ns=_now_ns())
+            case m.Survey():
+                return m.Surveyed(findings=await self._survey(request))
+            case m.Prepare():
+                await self._prepare(request)
+            case m.StartRound():
+                await self._require_session().start_iteration()
+            case m.StopRound():
+                await self._require_session().stop_iteration()
+            case m.Restore():
+                return m.Restored(pid=await self._require_session().restore())
+            case m.Release():
+                await self._require_session().release()
+            case m.Discard():
+                await self._discard()
+            case m.Bye():
+                await self.close(Duty.CLEAN_UP)
+            case _:
+                raise UsageError(f"{type(request).__name__} is no request for an agent")
+        return m.Done()
+
+    async def image(self, image: m.Image, chunks: AsyncIterator[bytes]) -> None:
+        """Write an image of the final dump beside the memory; what is raised is told later."""
+        folder = self._require_session().last_images_dir
+        if folder is None:
+            raise ImageError("an image, but no round was made", host=self._engine.host)
+        path = folder / image.name
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123 -- a descriptor
+                async for chunk in chunks:
+                    file.write(chunk)
+        except OSError as error:
+            raise ImageError(
+                f"{path} cannot be written: {error.strerror}", host=self._engine.host
+            ) from error
+
+    async def close(self, duty: Duty) -> None:
+        """End what is under way, by what is owed; may be called again."""
+        session, self._session = self._session, None
+        incoming, self._incoming = self._incoming, None
+        with anyio.CancelScope(shield=True):
+            try:
+                if session is not None:
+                    await session.close(keep_images=self._keep_images, keep_logs=False)
+            finally:
+                if self._memory is not None:
+                    self._memory.close()
+                if incoming is not None:
+                    if incoming.images.exists():  # as the session decided
+                        incoming.keep(_WHY[duty])
+                        _logger.warning("%s: kept in %s", _WHY[duty], incoming.path)
+                    incoming.close()
+
+    async def _hello(self, hello: m.Hello) -> m.Welcome:
+        version = negotiate(hello.versions)
+        async with Workers(self._engine) as workers:
+            self._facts = await workers.examine()
+        self._incoming = Incoming(self._base, hello.migration, self._engine.host)
+        rate = restore_rate(self._incoming.path)
+        facts = await host_facts(self._engine, self._facts, restore_rate=rate)
+        return m.Welcome(version=version, facts=facts, token=self._end.token)
+
+    async def _survey(self, survey: m.Survey) -> tuple[Finding, ...]:
+        context = CheckContext(self._engine, self._require_incoming().path)
+        found = await look(survey.needs, context)
+        if self._surveyed:
+            return found
+        self._surveyed = True
+        return (*privileges(Where.DESTINATION), *found)
+
+    async def _prepare(self, prepare: m.Prepare) -> None:
+        self._keep_images = prepare.keep_images
+        self._memory = await self._end.accept_memory(_MEMORY_S)
+        config = Config(
+            memory_fd=self._memory.fileno(),
+            work_dir=self._require_incoming().images,
+            criu=self._engine.program,
+            options=_options(prepare.options),
+        )
+        session = DestinationSession(
+            config, facts=self._facts, host=self._engine.host, tasks=self._tasks
+        )
+        self._session = await session.__aenter__()  # left by `close`
+
+    async def _discard(self) -> None:
+        session = self._session
+        if session is not None and session.holds:
+            await session.discard()
+
+    def _require_session(self) -> DestinationSession:
+        if self._session is None:
+            raise UsageError("nothing is prepared", host=self._engine.host)
+        return self._session
+
+    def _require_incoming(self) -> Incoming:
+        if self._incoming is None:
+            raise UsageError("nobody has said hello", host=self._engine.host)
+        return self._incoming
+
+
+_WHY: Final = {
+    Duty.CLEAN_UP: "the images were asked to be kept",
+    Duty.HOLD: "the source's last word got lost: the process may have to be restored from here",
+    Duty.RUN: "it is not certain that the process runs: it may have to be restored from here",
+}
+
+
+async def run_agent(end: AgentEnd, base: Path, criu: Sequence[str] = ("criu",)) -> int:
+    """Be the agent of one migration over `end`; returns the exit status."""
+    conversation = Conversation()
+    failed: PhaulError | None = None
+    async with end, anyio.create_task_group() as tasks:
+        agent = Agent(end, base, criu, tasks)
+        try:
+            await serve(end.control, agent, conversation, host_name())
+        except PhaulError as error:
+            failed = error
+        finally:
+            # Before the channels are closed: who waits for their end then finds all cleaned up.
+            await agent.close(conversation.duty)
+        tasks.cancel_scope.cancel()
+    if failed is not None:
+        _logger.warning("%s", failed)
+        return failed.exit_code
+    return 0
+
+
+def _options(wanted: m.RestoreOptions) -> CriuOptions:
+    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    fields["network_lock"] = NetworkLock(wanted.network_lock)
+    return CriuOptions(**fields)
+
+
+def _now_ns() -> int:
+    return time.time_ns()

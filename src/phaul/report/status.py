@@ -1,0 +1,188 @@
+"""How a migration stands: what its events so far come to.
+
+Kept on the source while a migration runs, for the live line and for `phaul status`.  Pure: times
+are given, in seconds since the epoch.
+"""
+
+from enum import Enum
+
+import msgspec
+
+from phaul.plan import Way
+from phaul.report.events import (
+    Checked,
+    Connected,
+    Connecting,
+    CutoverStarted,
+    Event,
+    Failed,
+    Finished,
+    Held,
+    Planned,
+    RoundFinished,
+    RoundProgress,
+    RoundStarted,
+    Running,
+    SourceGone,
+    Started,
+)
+from phaul.report.report import Round
+
+__all__ = ["Phase", "Status"]
+
+
+class Phase(Enum):
+    """Where in its way a migration is; `FINISHED` and `FAILED` are its ends."""
+
+    CONNECTING = "connecting"
+    CHECKING = "checking"
+    STARTING = "starting"
+    PRE_COPY = "pre-copy"
+    CUTOVER = "cutover"
+    RESTORING = "restoring"
+    RELEASING = "releasing"
+    RUNNING_THERE = "running there"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will follow."""
+        return self in (Phase.FINISHED, Phase.FAILED)
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether a cancel may still be in time."""
+        return self in (
+            Phase.CONNECTING,
+            Phase.CHECKING,
+            Phase.STARTING,
+            Phase.PRE_COPY,
+            Phase.CUTOVER,
+        )
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A migration as it stands.  Bytes, seconds; times are seconds since the epoch.
+
+    `phase_unix` is when `phase` began, `round_unix` when the round did that is under way (`round`,
+    None between rounds).  `sent_bytes` counts the rounds that are in.  `downtime_s` is predicted
+    while the migration runs, measured at its end.  `message`, `fate` and `exit_code` say how it
+    ended.
+    """
+
+    v: int = 1
+    id: str = ""
+    pid: int | None = None
+    name: str = ""
+    target: str = ""
+    destination: str = ""
+    phase: Phase = Phase.CONNECTING
+    started_unix: float = 0.0
+    phase_unix: float = 0.0
+    updated_unix: float = 0.0
+    way: Way | None = None
+    memory_bytes: int = 0
+    max_downtime_s: float | None = None
+    rounds: tuple[Round, ...] = ()
+    round: int | None = None
+    round_unix: float = 0.0
+    round_sent_bytes: int = 0
+    round_expected_bytes: int = 0
+    sent_bytes: int = 0
+    downtime_s: float | None = None
+    destination_pid: int | None = None
+    message: str = ""
+    fate: str = ""
+    exit_code: int | None = None
+
+    def after(self, event: Event, now: float) -> "Status":
+        """The status when `event` has happened at `now`."""
+        changes = _changes(self, event, now)
+        phase = changes.get("phase", self.phase)
+        if phase is not self.phase or not self.started_unix:
+            changes["phase_unix"] = now
+        changes["started_unix"] = self.started_unix or now
+        changes["updated_unix"] = now
+        return msgspec.structs.replace(self, **changes)
+
+
+def _changes(status: Status, event: Event, now: float) -> dict[str, object]:
+    match event:
+        case Connecting(id=name, target=target):
+            return {"phase": Phase.CONNECTING, "id": name, "target": target}
+        case Connected(host=host):
+            return {"phase": Phase.CHECKING, "destination": host}
+        case Checked():
+            return {"phase": Phase.STARTING}
+        case Planned(plan=plan):
+            return {
+                "phase": Phase.STARTING,
+                "way": plan.way,
+                "memory_bytes": plan.memory_bytes,
+                "downtime_s": plan.downtime_s,
+            }
+        case Started():
+            return {
+                "phase": Phase.STARTING,
+                "pid": event.pid,
+                "name": event.name,
+                "way": event.way,
+                "memory_bytes": event.memory_bytes,
+            }
+        case RoundStarted(number=number):
+            return {"phase": Phase.PRE_COPY, **_round(number, now)}
+        case RoundProgress(number=number):
+            begun = {} if status.round == number else _round(number, now)
+            return begun | {
+                "round_sent_bytes": event.sent_bytes,
+                "round_expected_bytes": event.expected_bytes,
+            }
+        case RoundFinished(round=done):
+            predicted = done.predicted_downtime_s
+            return {
+                "rounds": (*status.rounds, done),
+                "sent_bytes": status.sent_bytes + done.sent_bytes,
+                "downtime_s": status.downtime_s if predicted is None else predicted,
+                **_round(None, now),
+            }
+        case _:
+            return _ending(event, now)
+
+
+def _ending(event: Event, now: float) -> dict[str, object]:
+    match event:
+        case CutoverStarted():
+            return {"phase": Phase.CUTOVER, **_round(None, now)}
+        case Held():
+            return {"phase": Phase.RESTORING, **_round(None, now)}
+        case SourceGone():
+            return {"phase": Phase.RELEASING}
+        case Running(host=host, pid=pid):
+            return {"phase": Phase.RUNNING_THERE, "destination": host, "destination_pid": pid}
+        case Finished(report=report):
+            return {
+                "phase": Phase.FINISHED,
+                "sent_bytes": report.sent_bytes,
+                "downtime_s": report.downtime.total_s,
+                "exit_code": 1 if report.warnings else 0,
+            }
+        case Failed():
+            return {
+                "phase": Phase.FAILED,
+                "message": event.message,
+                "fate": event.fate,
+                "exit_code": event.exit_code,
+                **_round(None, now),
+            }
+        case _:
+            return {}
+
+
+def _round(number: int | None, now: float) -> dict[str, object]:
+    return {
+        "round": number,
+        "round_unix": now,
+        "round_sent_bytes": 0,
+        "round_expected_bytes": 0,
+    }

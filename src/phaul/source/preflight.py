@@ -1,0 +1,207 @@
+"""The preflight: what the tree uses, whether it can be dumped here, and whether that host has it.
+
+Runs on the source, before anything is frozen; the other host's half is done by its agent.
+
+    look_here     the tree (survey), this host, what needs no other host (judge)
+    look_there    both hosts compared, the clocks, the tree's needs against that host
+    plan          what it comes to
+    require_passed
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+import msgspec
+
+from phaul.criu.engine import Engine, Facts
+from phaul.criu.facts import host_facts
+from phaul.criu.fitness import privileges
+from phaul.criu.rpc import CriuOptions
+from phaul.criu.workers import Workers
+from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
+from phaul.facts import Survey
+from phaul.plan import CHECKS, Plan, Tcp, Wishes
+from phaul.plan.compare import ClockOffset, compare, compare_clocks
+from phaul.plan.judge import judge
+from phaul.plan.options import WantedOptions, options_for
+from phaul.plan.predict import make_plan
+from phaul.policy.prediction import Costs
+from phaul.protocol import messages as m
+from phaul.protocol.preflight import CpuNeed, Finding, ImagesNeed, Level, Need, Where
+from phaul.subjects.needs import needs
+from phaul.subjects.survey import survey
+from phaul.transport.caller import Caller
+
+__all__ = ["Preflight"]
+
+_ASK_S: Final = 60.0
+_AT_ONCE: Final = 200
+"""Needs in one message: some 100 KiB."""
+_METADATA: Final = 16 << 20
+"""What the images have beside the memory, generously."""
+_CLOCK_TRIES: Final = 3
+_INCOMPATIBLE: Final = 5
+
+
+class Preflight:
+    """The preflight of one migration of process `pid`; its steps are called in their order.
+
+    Without a process it looks at the two hosts alone.  `findings` are all that was found so far,
+    with what the user allows as warnings.
+    """
+
+    def __init__(self, engine: Engine, wishes: Wishes, pid: int | None) -> None:
+        self._engine = engine
+        self._wishes = wishes
+        self._pid = pid
+        self._found: list[Finding] = []
+        self._facts: Facts | None = None
+        self._here: m.HostFacts | None = None
+        self._restore_rate = 1.0
+        self._options = WantedOptions()
+        self.survey: Survey | None = None
+        self.dirty_rate: float | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """In the catalogue's order, the source's before the destination's."""
+        places = {name: place for place, name in enumerate(CHECKS)}
+        allowed = (self._allowed(finding) for finding in self._found)
+        return tuple(sorted(allowed, key=lambda f: (places[f.check], f.where is Where.DESTINATION)))
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The PIDs of the tree's processes."""
+        found = self.survey
+        return tuple(process.pid for process in found.processes) if found else ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """The tree's resident memory."""
+        return self.survey.memory.resident if self.survey else 0
+
+    @property
+    def costs(self) -> Costs:
+        """What the predictions rest on."""
+        memory = self.survey.memory if self.survey else None
+        return Costs(
+            memory_bytes=memory.resident if memory else 0,
+            shared_bytes=memory.shared_anonymous if memory else 0,
+            restore_rate=self._restore_rate,
+            dirty_rate=self.dirty_rate,
+        )
+
+    async def look_here(self) -> Facts:
+        """Look at this host and the tree; raises CriuUnusable, SubjectError."""
+        async with Workers(self._engine) as workers:
+            facts = self._facts = await workers.examine()
+        self._here = await host_facts(self._engine, facts)
+        self._found += privileges(Where.SOURCE)
+        if self._pid is not None:
+            self.survey = await anyio.to_thread.run_sync(survey, self._pid)
+            self._options = options_for(self.survey, self._wishes)
+            self._found += judge(self.survey, self._wishes)
+        return facts
+
+    async def look_there(self, caller: Caller, welcome: m.Welcome) -> None:
+        """Have the other host look; raises what it raises, and PeerError."""
+        assert self._here is not None
+        self._restore_rate = float(welcome.facts.restore_rate)
+        self._found += compare(self._here, welcome.facts)
+        self._found.append(compare_clocks(await _clocks(caller)))
+        wanted = await self._needs()
+        for begin in range(0, len(wanted), _AT_ONCE):
+            answer = await caller.call(
+                m.Survey(needs=tuple(wanted[begin : begin + _AT_ONCE])), _ASK_S
+            )
+            if not isinstance(answer, m.Surveyed):
+                raise ProtocolError("the other side does not say what it found")
+            self._found += answer.findings
+        self._found = _merged(self._found)
+
+    def plan(self) -> Plan:
+        """The plan; `look_here` was done."""
+        assert self._facts is not None
+        return make_plan(self.costs, self._wishes, tracked=self._facts.mem_track)
+
+    def criu_options(self) -> CriuOptions:
+        """What the tree needs of the dump."""
+        return CriuOptions(
+            **{f.name: getattr(self._options, f.name) for f in fields(self._options)}
+        )
+
+    def restore_options(self) -> m.RestoreOptions:
+        """What the tree needs of the restore."""
+        names = {f.name for f in fields(self._options)} & set(m.RestoreOptions.__struct_fields__)
+        return m.RestoreOptions(**{name: getattr(self._options, name) for name in names})
+
+    def require_passed(self) -> None:
+        """Raise Refused, or IncompatibleTarget, if something would make the migration fail."""
+        bad = [finding for finding in self.findings if finding.level is Level.NO]
+        if not bad:
+            return
+        names = sorted({finding.check for finding in bad}, key=list(CHECKS).index)
+        incompatible = any(CHECKS[name].exit_code == _INCOMPATIBLE for name in names)
+        kind: type[PhaulError] = IncompatibleTarget if incompatible else Refused
+        things = "1 thing" if len(bad) == 1 else f"{len(bad)} things"
+        error = kind(
+            f"preflight found {things} that would make it fail: {', '.join(names)}",
+            remedy="mend what is named above, or if you know better allow it: "
+            + " ".join(f"--allow {name}" for name in names),
+        )
+        for finding in bad:
+            error.add_note(f"{finding.where.value}: {finding.what}")
+        raise error
+
+    async def _needs(self) -> list[Need]:
+        wanted: list[Need] = []
+        if self.survey is not None:
+            wanted += needs(self.survey, tcp_kept=self._wishes.tcp is not Tcp.CLOSE)
+            wanted.append(ImagesNeed(size=self.memory_bytes + _METADATA))
+        assert self._here is not None
+        try:
+            image = await _cpu_image(self._engine)
+        except (CriuError, OSError) as error:
+            what = f"CRIU does not say what this CPU can do: {error}"
+            self._found.append(
+                Finding(check="cpu", level=Level.WARNING, where=Where.SOURCE, what=what[:4000])
+            )
+        else:
+            wanted.append(CpuNeed(image=image, machine=self._here.machine))
+        return wanted
+
+    def _allowed(self, finding: Finding) -> Finding:
+        if finding.level is Level.NO and finding.check in self._wishes.allow:
+            return msgspec.structs.replace(finding, level=Level.WARNING)
+        return finding
+
+
+async def _cpu_image(engine: Engine) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="phaul-cpu-") as folder:
+        await engine.dump_cpuinfo(Path(folder))
+        return (Path(folder) / "cpuinfo.img").read_bytes()
+
+
+async def _clocks(caller: Caller) -> ClockOffset:
+    """The offset of the other host's clock, by the quickest of some answers."""
+    offsets = []
+    for _ in range(_CLOCK_TRIES):
+        asked = time.time_ns()
+        answer = await caller.call(m.Clock(), _ASK_S)
+        answered = time.time_ns()
+        if not isinstance(answer, m.Time):
+            raise ProtocolError("the other side does not say what time it is")
+        offsets.append(ClockOffset.measured(asked, answer.unix_ns, answered))
+    return min(offsets, key=lambda offset: offset.uncertainty)
+
+
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Without the ok of a check that found something on the same host, and each only once."""
+    found = list(dict.fromkeys(findings))
+    bad = {(f.check, f.where) for f in found if f.level is not Level.OK}
+    return [f for f in found if f.level is not Level.OK or (f.check, f.where) not in bad]

@@ -1,0 +1,49 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phaul.plan import Way, Wishes
+from phaul.plan.predict import make_plan
+from phaul.policy.prediction import Costs
+
+COSTS = st.builds(
+    Costs,
+    memory_bytes=st.integers(0, 1 << 40),
+    shared_bytes=st.integers(0, 1 << 34),
+    restore_rate=st.floats(1e3, 1e12),
+    dirty_rate=st.none() | st.floats(0, 1e12),
+    bandwidth=st.floats(1e3, 1e12),
+)
+
+
+@given(COSTS, st.booleans())
+def test_any_plan_has_figures_and_reasons(costs: Costs, tracked: bool) -> None:
+    plan = make_plan(costs, Wishes(), tracked=tracked)
+    assert plan.way is (Way.PRE_COPY if tracked else Way.STOP_AND_COPY)
+    assert (plan.rounds > 0) == tracked
+    assert 0 < plan.downtime_s <= plan.seconds
+    assert plan.because
+
+
+@given(COSTS)
+def test_it_never_plans_more_rounds_than_are_allowed(costs: Costs) -> None:
+    assert make_plan(costs, Wishes(max_rounds=3), tracked=True).rounds <= 3
+
+
+def test_stop_and_copy_says_why() -> None:
+    plan = make_plan(Costs(1 << 30, 0, 1e9), Wishes(), tracked=False)
+    assert "soft-dirty" in plan.reason
+    assert plan.downtime_s > (1 << 30) / 1e9
+
+
+def test_a_quiet_process_needs_one_round_and_a_busy_one_more() -> None:
+    quiet = Costs(1 << 30, 0, 1e12, dirty_rate=0.0)
+    busy = Costs(1 << 30, 0, 1e12, dirty_rate=50e6)
+    assert make_plan(quiet, Wishes(), tracked=True).rounds == 1
+    assert make_plan(busy, Wishes(), tracked=True).rounds > 1
+
+
+def test_shared_memory_counts_into_the_downtime() -> None:
+    without = make_plan(Costs(1 << 30, 0, 1e9), Wishes(), tracked=True)
+    shared = make_plan(Costs(1 << 30, 1 << 28, 1e9), Wishes(), tracked=True)
+    assert shared.downtime_s > without.downtime_s + 1
+    assert any("shared" in line for line in shared.because)

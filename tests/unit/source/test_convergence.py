@@ -1,0 +1,87 @@
+import pytest
+
+from phaul.errors import NotConverged
+from phaul.plan import OnTimeout, Wishes
+from phaul.policy import StopReason, Verdict
+from phaul.policy.prediction import Costs
+from phaul.report import Round
+from phaul.source.convergence import DowntimeJudge
+
+COSTS = Costs(memory_bytes=1 << 28, shared_bytes=0, restore_rate=1e10)
+MIB = 256
+
+
+def rounds(*pages: int) -> list[Round]:
+    """Rounds at 100 MiB/s, each sending what it says."""
+    made, begun = [], 0.0
+    for number, count in enumerate(pages):
+        seconds = 0.01 + count / (100 * MIB)
+        made.append(
+            Round(
+                number=number,
+                pages=count,
+                shared_pages=0,
+                skipped_pages=0,
+                frozen_s=0.005,
+                seconds=seconds,
+                begun_s=begun,
+            )
+        )
+        begun += seconds
+    return made
+
+
+def decide(wishes: Wishes, *pages: int, now: float = 1.0) -> Verdict | None:
+    """The verdict on the last of the rounds; those before it went on."""
+    judge = DowntimeJudge(wishes, COSTS, 0.0, "host1", clock=lambda: now)
+    made = rounds(*pages)
+    for count in range(1, len(made)):
+        assert judge.judge(made[:count])[1] is None
+    return judge.judge(made)[1]
+
+
+def test_it_ends_where_the_target_is_met() -> None:
+    verdict = decide(Wishes(max_downtime_s=0.3), 256 * MIB, 20 * MIB)
+    assert verdict is not None
+    assert verdict.reason is StopReason.TARGET
+    assert "300 ms was asked for" in verdict.explanation
+
+
+def test_it_goes_on_while_that_helps() -> None:
+    assert decide(Wishes(), 256 * MIB, 128 * MIB, 64 * MIB) is None
+
+
+def test_what_does_not_converge_is_refused_with_a_remedy() -> None:
+    with pytest.raises(NotConverged, match="no longer falls") as caught:
+        decide(Wishes(), *[256 * MIB] * 4)
+    assert caught.value.exit_code == 6
+    assert "--max-downtime" in caught.value.remedy
+    assert "--on-timeout cutover" in caught.value.remedy
+
+
+def test_or_cut_over_if_that_was_asked_for() -> None:
+    verdict = decide(Wishes(on_timeout=OnTimeout.CUTOVER), *[256 * MIB] * 4)
+    assert verdict is not None
+    assert verdict.reason is StopReason.NOT_CONVERGING
+
+
+def test_the_most_rounds_and_the_time() -> None:
+    wishes = Wishes(on_timeout=OnTimeout.CUTOVER, max_rounds=2, timeout_s=60)
+    most = decide(wishes, 256 * MIB, 128 * MIB)
+    late = decide(wishes, 256 * MIB, now=61.0)
+    assert most is not None
+    assert most.reason is StopReason.MOST_ROUNDS
+    assert late is not None
+    assert late.reason is StopReason.TIMEOUT
+
+
+def test_a_target_that_is_changed_under_way_counts() -> None:
+    judge = DowntimeJudge(Wishes(), COSTS, 0.0, "host1", clock=lambda: 1.0)
+    made = rounds(256 * MIB, 128 * MIB)
+    assert judge.judge(made[:1])[1] is None
+    judge.max_downtime_s = 60
+    last, verdict = judge.judge(made)
+    assert verdict is not None
+    assert verdict.reason is StopReason.TARGET
+    assert last.predicted_downtime_s
+    assert last.dirty_rate
