@@ -19,6 +19,7 @@ HOST = HostFacts(
     machine="x86_64",
     mem_track=True,
     lazy_pages=True,
+    restore_rate=1,
 )
 
 
