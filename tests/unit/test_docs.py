@@ -48,7 +48,7 @@ def test_the_man_page_renders() -> None:
         assert f"\n{title}\n" in page
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60))
 def test_what_is_escaped_is_printed_as_it_is(text: str) -> None:
     plain = " ".join(text.replace("`", "").split())

@@ -17,6 +17,7 @@ __all__ = ["command"]
 
 _MIB: Final = 1 << 20
 _ASK_S: Final = 2.0
+_INTERRUPTED: Final = 130
 
 
 @click.command()
@@ -45,7 +46,11 @@ def command(migration: str, as_json: bool, changes: tuple[str, ...], follow: boo
         standing = _standing(known, entry)
         click.echo(_json(entry, standing) if as_json else _text(entry, standing))
         return 0
-    return _follow(known, entry, as_json=as_json)
+    try:
+        return _follow(known, entry, as_json=as_json)
+    except KeyboardInterrupt:
+        click.echo(f"{entry.id} goes on: `phaul cancel {entry.id}` ends it", err=True)
+        return _INTERRUPTED
 
 
 def _wanted(change: str) -> SetMaxDowntime:

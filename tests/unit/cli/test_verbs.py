@@ -210,6 +210,19 @@ def test_follow_ends_with_the_migration(phaul: Phaul, begin: Begin, as_json: boo
     assert lines[-1] == "still running here, PID 4242"
 
 
+def test_ctrl_c_ends_the_following_only(
+    phaul: Phaul, running: Running, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phaul.cli.migrations.time.sleep", ctrl_c)
+    said = phaul("status", "-f")
+    assert said.status == 130
+    assert said.err == f"{running.handle.id} goes on: `phaul cancel {running.handle.id}` ends it\n"
+    assert not registry.find(running.handle.id).over
+
+
 def test_cancel(phaul: Phaul, running: Running) -> None:
     said = phaul("cancel", running.handle.id)
     assert said.status == 130
