@@ -204,7 +204,7 @@ class Host:
     def mounted(self, path: str, size: str) -> Iterator[None]:
         """A small tmpfs, until the end."""
         self.path(path).mkdir(parents=True, exist_ok=True)
-        self.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", path], check=True)
+        self.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "small", path], check=True)
         try:
             yield
         finally:
