@@ -13,12 +13,14 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
@@ -53,10 +55,20 @@ class DestinationSession:
 
     To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
-    `host` is this host's name in messages.
+    `host` is this host's name in messages.  `tasks` watches the page servers; by default the
+    session has a group of its own, and then must be entered and left as task groups must.
     """
 
-    def __init__(self, config: Config, *, facts: Facts | None = None, host: str = HOST) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        facts: Facts | None = None,
+        host: str = HOST,
+        tasks: TaskGroup | None = None,
+    ) -> None:
+        self._stack = AsyncExitStack()
+        self._lent = tasks
         self._config = config
         self._host = host
         self._given = facts
@@ -78,8 +90,11 @@ class DestinationSession:
             raise
         self._channel = channel
         self._workers = workers
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+        if self._lent is None:
+            self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+            self._stack.callback(self._tasks.cancel_scope.cancel)
+        else:
+            self._tasks = self._lent
         return self
 
     async def __aexit__(
@@ -91,8 +106,7 @@ class DestinationSession:
         try:
             await self.close()
         finally:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(kind, error, trace)
+            await self._stack.__aexit__(kind, error, trace)
 
     @property
     def holds(self) -> bool:

@@ -72,9 +72,7 @@ class Preflight:
         """In the catalogue's order, the source's before the destination's."""
         places = {name: place for place, name in enumerate(CHECKS)}
         allowed = (self._allowed(finding) for finding in self._found)
-        return tuple(
-            sorted(allowed, key=lambda f: (places[f.check], f.where is Where.DESTINATION))
-        )
+        return tuple(sorted(allowed, key=lambda f: (places[f.check], f.where is Where.DESTINATION)))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -133,7 +131,9 @@ class Preflight:
 
     def criu_options(self) -> CriuOptions:
         """What the tree needs of the dump."""
-        return CriuOptions(**{f.name: getattr(self._options, f.name) for f in fields(self._options)})
+        return CriuOptions(
+            **{f.name: getattr(self._options, f.name) for f in fields(self._options)}
+        )
 
     def restore_options(self) -> m.RestoreOptions:
         """What the tree needs of the restore."""

@@ -10,11 +10,11 @@ import msgspec
 
 from phaul.cli.render.look import PLAIN, Look, cells, fold, padded
 from phaul.cli.render.outcome import Checks
-from phaul.plan.catalogue import CHECKS
 from phaul.protocol.preflight import Finding, Level, Where
+from phaul.report.findings import in_order
 from phaul.report.units import clean, plural
 
-__all__ = ["checks_json", "findings_text", "in_order", "problems_text", "summary"]
+__all__ = ["checks_json", "findings_text", "problems_text", "summary"]
 
 _STYLES: Final = {Level.OK: "good", Level.WARNING: "warning", Level.NO: "bad"}
 _LEVEL: Final = 7
@@ -22,15 +22,6 @@ _LEVEL: Final = 7
 _WIDE: Final = 110
 """From here on two columns can be read."""
 _GAP: Final = "   "
-_PLACES: Final = {name: place for place, name in enumerate(CHECKS)}
-
-
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """In the catalogue's order, the source before the destination."""
-    return sorted(
-        findings,
-        key=lambda f: (_PLACES.get(f.check, len(_PLACES)), f.where is Where.DESTINATION),
-    )
 
 
 def findings_text(
