@@ -85,8 +85,8 @@ _KEPT = ("/tmp", "/run", "/root", "/srv", "/var/lib", "/dev/shm", "/usr/local/bi
 _HARMLESS = ("/run/criu.kdat", "/var/lib/phaul", AGENT_DIRECTORY, "/run/phaul")
 
 
-_RECORDS = re.compile(r"/var/lib/phaul/migrations(/[^/]+(/(entry|report)\.json)?)?")
-"""What the source keeps of a migration, for `phaul list`."""
+_RECORDS = re.compile(r"/var/lib/phaul/migrations(/.*)?(?<!\.img)(?<!/socket)")
+"""What the source keeps of a migration: its report, CRIU's logs; no images, and no socket."""
 
 
 def harmless(path: str) -> bool:
