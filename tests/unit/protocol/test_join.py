@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import ProtocolError
@@ -46,6 +46,7 @@ def test_what_is_none(wrong: Frame) -> None:
             decode(wrong)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=300))
 def test_an_error_quotes_no_secret(payload: bytes) -> None:
     secret = "5ec3e7" * 5

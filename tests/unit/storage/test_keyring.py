@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import ExtraMissing, HostKeyUnknown, StateError, UsageError
@@ -96,6 +96,7 @@ def test_trust_and_distrust(ours: Keyring, theirs: Certificate) -> None:
         ours.distrust("host2")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_a_name_from_the_network_is_a_file_s(host: str) -> None:
     assert is_name(_free_name(host, {}))

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import ConnectFailed, NotTrusted
@@ -23,6 +23,7 @@ def test_the_lines_are_for_ever() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80) | st.sampled_from([b"phaul memory 1", b"phaul control 2"]))
 def test_anything_else_is_none(line: bytes) -> None:
     with pytest.raises(ValueError):
@@ -35,6 +36,7 @@ def test_each_refusal_has_its_error() -> None:
     assert all(error.remedy and "as no phaul does" not in error.what for error in found.values())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_another_answer_cannot_play_with_a_terminal(answer: bytes) -> None:
     error = refusal_error(answer, "host2")

@@ -1,7 +1,7 @@
 """The token: whatever is not the whole of one is refused, and never quoted."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import UsageError
@@ -19,6 +19,7 @@ TOKENS = st.builds(
 ONE = Invitation(bytes(range(16)), bytes(range(16, 32)), Address("10.77.0.2", 7433))
 
 
+@settings(deadline=None)
 @given(TOKENS)
 def test_there_and_back(invitation: Invitation) -> None:
     text = str(invitation)
@@ -27,6 +28,7 @@ def test_there_and_back(invitation: Invitation) -> None:
     assert all(len(group) == 5 for group in text.split("-")[:-1])
 
 
+@settings(deadline=None)
 @given(TOKENS, st.data())
 def test_a_mistake_in_copying_is_seen(invitation: Invitation, data: st.DataObject) -> None:
     letters = str(invitation).replace("-", "")
@@ -39,6 +41,7 @@ def test_a_mistake_in_copying_is_seen(invitation: Invitation, data: st.DataObjec
     assert letters[:20] not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=600))
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

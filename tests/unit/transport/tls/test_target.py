@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import UsageError
@@ -49,6 +49,7 @@ def test_what_is_no_target(text: str) -> None:
     assert str(caught.value).isascii()
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab1.-:[]%/@ \n\0"), max_size=20))
 def test_addresses(text: str) -> None:
     try:
@@ -60,6 +61,7 @@ def test_addresses(text: str) -> None:
     assert not set(address.host) & set("/@ \n\0[]")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_a_name_leaves_no_directory(text: str) -> None:
     if is_name(text):
