@@ -15,8 +15,7 @@ from phaul.report import Event, RoundProgress
 from phaul.report.status import Status
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.live import Live
+    from phaul.cli.render.screen import Screen
 
 __all__ = ["Progress", "make_progress"]
 
@@ -111,37 +110,17 @@ class _Live(_Lines):
     def __init__(self, stream: TextIO, verbose: int) -> None:
         super().__init__(stream, verbose, terminal=True, live=True)
         self._status = Status()
-        self._console: Console | None = None
-        self._live: Live | None = None
+        self._screen: Screen | None = None
 
     def begin(self) -> None:
-        # Imported here, in the writing thread: a tenth of a second that nobody waits for.
-        from rich.console import Console
-        from rich.live import Live
+        # Imported here, in the writing thread: nobody waits for it.
+        from phaul.cli.render.screen import Screen
 
         look = Look.of(self._stream, terminal=True)
-        self._console = Console(
-            file=self._stream,
-            force_terminal=True,
-            force_interactive=True,
-            no_color=not look.colour,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-        self._live = Live(
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._live.start()
+        self._screen = Screen(self._stream, colour=look.colour)
 
     def show(self, what: Event | str) -> None:
-        from rich.text import Text
-
-        assert self._console is not None
+        assert self._screen is not None
         look = Look.of(self._stream, terminal=True)
         if isinstance(what, str):
             lines = [what]
@@ -149,24 +128,19 @@ class _Live(_Lines):
             self._status = self._status.after(what, time.time())
             lines = self._narrator.lines(what, look)
         for line in lines:
-            # Not folded again: a path that is longer than the line stays in one piece.
-            self._console.print(Text.from_ansi(_showable(line, self._stream)), soft_wrap=True)
+            self._screen.line(_showable(line, self._stream))
         self.tick()
 
     def tick(self) -> None:
         """Bring the live line up to date."""
-        from rich.text import Text
-
-        assert self._live is not None
+        assert self._screen is not None
         look = Look.of(self._stream, terminal=True)
         line = live_line(self._status, time.time(), look) if self._status.started_unix else ""
-        text = Text.from_ansi(_showable(line, self._stream))
-        text.no_wrap, text.overflow = True, "ellipsis"
-        self._live.update(text, refresh=True)
+        self._screen.live(_showable(line, self._stream))
 
     def end(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._screen is not None:
+            self._screen.stop()
 
 
 def _showable(line: str, stream: TextIO) -> str:
