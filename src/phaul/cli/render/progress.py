@@ -12,7 +12,7 @@ from phaul.cli.render.live import live_line
 from phaul.cli.render.look import Look, is_terminal
 from phaul.cli.render.narration import Narrator
 from phaul.report import Event, RoundProgress
-from phaul.report.status import Status
+from phaul.report.status import Phase, Status
 
 if TYPE_CHECKING:
     from phaul.cli.render.screen import Screen
@@ -97,7 +97,11 @@ class _Lines:
         look = Look.of(self._stream, terminal=self._terminal)
         lines = [what] if isinstance(what, str) else self._narrator.lines(what, look)
         for line in lines:
-            self._stream.write(_showable(line, self._stream) + "\n")
+            self.write(_showable(line, self._stream))
+
+    def write(self, line: str) -> None:
+        """Write one line."""
+        self._stream.write(line + "\n")
         self._stream.flush()
 
     def end(self) -> None:
@@ -105,7 +109,11 @@ class _Lines:
 
 
 class _Live(_Lines):
-    """Lines, and under them one that changes."""
+    """Lines, and under them one that changes.
+
+    While the other host is being reached there is no live line, and the cursor is left alone: ssh
+    may be asking for a password on this terminal.
+    """
 
     def __init__(self, stream: TextIO, verbose: int) -> None:
         super().__init__(stream, verbose, terminal=True, live=True)
@@ -114,29 +122,32 @@ class _Live(_Lines):
 
     def begin(self) -> None:
         # Imported here, in the writing thread: nobody waits for it.
-        from phaul.cli.render.screen import Screen
-
-        look = Look.of(self._stream, terminal=True)
-        self._screen = Screen(self._stream, colour=look.colour)
+        import phaul.cli.render.screen  # noqa: F401
 
     def show(self, what: Event | str) -> None:
-        assert self._screen is not None
-        look = Look.of(self._stream, terminal=True)
-        if isinstance(what, str):
-            lines = [what]
-        else:
+        if not isinstance(what, str):
             self._status = self._status.after(what, time.time())
-            lines = self._narrator.lines(what, look)
-        for line in lines:
-            self._screen.line(_showable(line, self._stream))
+        reached = self._status.started_unix and self._status.phase is not Phase.CONNECTING
+        if self._screen is None and reached and not self._status.phase.ended:
+            from phaul.cli.render.screen import Screen
+
+            look = Look.of(self._stream, terminal=True)
+            self._screen = Screen(self._stream, colour=look.colour)
+        super().show(what)
         self.tick()
+
+    def write(self, line: str) -> None:
+        if self._screen is None:
+            super().write(line)
+        else:
+            self._screen.line(line)
 
     def tick(self) -> None:
         """Bring the live line up to date."""
-        assert self._screen is not None
-        look = Look.of(self._stream, terminal=True)
-        line = live_line(self._status, time.time(), look) if self._status.started_unix else ""
-        self._screen.live(_showable(line, self._stream))
+        if self._screen is not None:
+            look = Look.of(self._stream, terminal=True)
+            line = live_line(self._status, time.time(), look)
+            self._screen.live(_showable(line, self._stream))
 
     def end(self) -> None:
         if self._screen is not None:

@@ -82,6 +82,15 @@ def test_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
     assert "a line of a log" in plain
 
 
+def test_while_the_host_is_reached_ssh_has_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+    with make_progress(stream, quiet=False, verbose=0, terminal=True) as progress:
+        progress.on_event(next(events()))
+    assert raw.getvalue() == b"migration k3v9, to root@beta\n"
+
+
 def test_a_terminal_that_can_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     text = told(terminal=True)
