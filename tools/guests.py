@@ -27,6 +27,11 @@ __all__ = [
 PROJECT = "/opt/phaul"
 """Where the project lies in a guest."""
 
+_COMMAND = f"""#!/bin/sh
+PYTHONPATH={PROJECT}/src:{PROJECT}/site exec python3 -S -P -m phaul "$@"
+"""
+"""The command `phaul`; -S -P: nothing is looked for beside what is named."""
+
 _PARTS = ("src", "examples", "bench", "tests")
 
 
@@ -43,7 +48,7 @@ COMPAT = Python("3.13", compiled=False)
 
 
 def stage(python: Python = CURRENT) -> Path:
-    """The folder that a guest gets: the project, its victims, and what it requires."""
+    """The folder that a guest gets: the project, its victims, what it requires, the command."""
     folder = ROOT / "build" / f"guest-{python.version}"
     fresh = folder.with_suffix(".partial")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -57,6 +62,8 @@ def stage(python: Python = CURRENT) -> Path:
     shutil.copytree(victims, fresh / "victims", ignore=ignore)
     site = site_packages(python.version, "requirements-test.txt")
     shutil.copytree(site, fresh / "site", ignore=ignore)
+    (fresh / "phaul").write_text(_COMMAND)
+    (fresh / "phaul").chmod(0o755)
     if python.compiled:
         sandbox = Sandbox(binds=[f"{fresh}:{PROJECT}"], cwd=PROJECT)
         sandbox.run(["python3", "-m", "compileall", "-q", "-j2", "."], timeout=300, check=True)
@@ -66,8 +73,9 @@ def stage(python: Python = CURRENT) -> Path:
 
 
 def install(guest: Guest, folder: Path) -> None:
-    """Put a staged folder into a guest, and set its environment up for the project."""
+    """Put a staged folder into a guest, and the command where also an ssh finds it."""
     guest.put(sorted(folder.iterdir()), PROJECT)
+    guest.sh(f"ln -sf {PROJECT}/phaul /usr/local/bin/phaul")
 
 
 def install_all(guests: tuple[Guest, ...], folder: Path) -> None:

@@ -9,6 +9,7 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      |    +-- SubjectError               the process cannot be taken
      |    +-- WorkDirError               the work directory cannot be used
      |    +-- StateError                 the state directory cannot be used, or is damaged
+     |    +-- ExtraMissing               a package that only some ways need is not installed
      |    +-- DescriptorError            the memory channel cannot be used
      |    +-- FeatureMissing             kernel or CRIU lack what was asked for
      |    +-- Refused                    preflight found what would make it fail
@@ -30,6 +31,11 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      |         +-- SshMissing            there is no ssh on this host
      |         +-- AgentMissing          there is no phaul over there
      |         +-- AgentFailed           phaul over there ended before it said a word
+     |         +-- CertificateChanged    its certificate is another one than the pinned one
+     |         +-- NotTrusted            it does not trust this host's certificate
+     |         +-- JoinFailed            it did not let this host join
+     |              +-- TokenExpired     no token is out there, or not any more
+     |              +-- TokenWrong       the token's secret is wrong
      +-- IncompatiblePeer            5   the two ends cannot speak to each other
      |    +-- IncompatibleTarget         preflight found a host that cannot take the process
      |    +-- VersionMismatch            no version of the protocol is spoken by both
@@ -55,6 +61,7 @@ __all__ = [
     "AgentMissing",
     "AuthenticationFailed",
     "Cancelled",
+    "CertificateChanged",
     "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
@@ -69,6 +76,7 @@ __all__ = [
     "CriuUnusable",
     "CutoverFailed",
     "DescriptorError",
+    "ExtraMissing",
     "FeatureMissing",
     "HostKeyChanged",
     "HostKeyUnknown",
@@ -77,9 +85,11 @@ __all__ = [
     "ImageError",
     "IncompatiblePeer",
     "IncompatibleTarget",
+    "JoinFailed",
     "MemoryChannelError",
     "MigrationError",
     "NotConverged",
+    "NotTrusted",
     "OutcomeUnknown",
     "PeerError",
     "PhaulError",
@@ -90,6 +100,8 @@ __all__ = [
     "SshMissing",
     "StateError",
     "SubjectError",
+    "TokenExpired",
+    "TokenWrong",
     "UsageError",
     "VersionMismatch",
     "WorkDirError",
@@ -152,6 +164,10 @@ class WorkDirError(PreflightError):
 
 class StateError(PreflightError):
     """The state directory is unsafe or cannot be written, or what lies in it is damaged."""
+
+
+class ExtraMissing(PreflightError):
+    """A package that only some ways of using phaul need is not installed."""
 
 
 class DescriptorError(PreflightError):
@@ -234,6 +250,26 @@ class AgentMissing(ConnectFailed):
 
 class AgentFailed(ConnectFailed):
     """Phaul over there ended before it said a word."""
+
+
+class CertificateChanged(ConnectFailed):
+    """The host's certificate is another one than the pinned one, or than the token's."""
+
+
+class NotTrusted(ConnectFailed):
+    """The host does not trust this host's certificate."""
+
+
+class JoinFailed(ConnectFailed):
+    """The host did not let this host join."""
+
+
+class TokenExpired(JoinFailed):
+    """No token is out there: it has expired, was used, or was guessed at too often."""
+
+
+class TokenWrong(JoinFailed):
+    """The secret of the token is wrong."""
 
 
 class ConnectionLost(PeerError):

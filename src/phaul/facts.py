@@ -36,6 +36,7 @@ __all__ = [
     "TerminalRole",
     "Unix",
     "Watch",
+    "sendable",
 ]
 
 NamespaceKind = Literal["pid", "mnt", "net", "ipc", "uts", "user", "cgroup", "time"]
@@ -49,6 +50,7 @@ NAMESPACE_KINDS: Final[tuple[NamespaceKind, ...]] = (
     "cgroup",
     "time",
 )
+_MOST_PATH: Final = 4095
 FileUse = Literal["exe", "mapped", "open", "cwd", "root", "inotify", "unix"]
 LockKind = Literal["POSIX", "FLOCK", "OFDLCK", "LEASE", "other"]
 FileKind = Literal["file", "directory", "character", "block", "fifo", "socket"]
@@ -377,3 +379,14 @@ class Survey:
                 or (lost and t.role in {"current", "console", "virtual"})
             )
         )
+
+
+def sendable(path: str) -> bool:
+    """Whether a path can be asked for: absolute, UTF-8, not longer than a message takes."""
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        return False
+    parts = path[1:].split("/") if path != "/" else []
+    plain = all(part not in {"", ".", ".."} for part in parts)
+    return path.startswith("/") and size <= _MOST_PATH and plain and "\0" not in path

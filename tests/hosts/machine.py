@@ -10,12 +10,13 @@ It lives as long as the `with` block of `two_hosts`; the sandbox ends it if pyte
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ _KEPT = ("/tmp", "/run", "/root", "/srv", "/var/lib", "/dev/shm", "/usr/local/bi
 _HARMLESS = ("/run/criu.kdat", "/var/lib/phaul", AGENT_DIRECTORY, "/run/phaul")
 
 
+_RECORDS = re.compile(r"/var/lib/phaul/migrations(/.*)?(?<!\.img)(?<!/socket)")
+"""What the source keeps of a migration: its report, CRIU's logs; no images, and no socket."""
+
+
+def harmless(path: str) -> bool:
+    """Whether a file may stay."""
+    return path in _HARMLESS or bool(_RECORDS.fullmatch(path))
+
+
 @dataclass
 class State:
     """What is on a host at a moment: by PID, path, mount point, socket name, table name."""
@@ -98,7 +108,7 @@ class State:
         """What is here and was not before, a line each."""
         return [
             *(f"process {p} {n}" for p, n in self.processes.items() if p not in before.processes),
-            *(f"file {name}" for name in sorted(self.files - before.files)),
+            *(f"file {name}" for name in sorted(self.files - before.files) if not harmless(name)),
             *(f"mount {name}" for name in sorted(self.mounts - before.mounts)),
             *(f"socket {name}" for name in sorted(self.sockets - before.sockets)),
             *(f"nft {name}" for name in sorted(self.tables - before.tables)),
@@ -194,7 +204,7 @@ class Host:
     def mounted(self, path: str, size: str) -> Iterator[None]:
         """A small tmpfs, until the end."""
         self.path(path).mkdir(parents=True, exist_ok=True)
-        self.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", path], check=True)
+        self.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "small", path], check=True)
         try:
             yield
         finally:
@@ -237,7 +247,7 @@ class Host:
     # -- what is left
 
     def state(self) -> State:
-        """What is here now."""
+        """What is here now; a file or a process that comes and goes meanwhile is left out."""
         processes = {pid: name for pid, (_, name) in self.processes().items() if pid != 1}
         files = set()
         for top in _KEPT:
@@ -254,7 +264,7 @@ class Host:
             name = line.split()[7:]
             sockets |= {name[0]} if name and name[0].startswith("@") else set()
         tables = set(self.run(["nft", "list", "tables"], check=True).stdout.splitlines())
-        return State(processes, files - set(_HARMLESS), mounts, sockets, tables)
+        return State(processes, files, mounts, sockets, tables)
 
     def clean(self, back_to: State) -> None:
         """End and remove whatever came since `back_to`, so that the next test finds it so."""
@@ -270,23 +280,25 @@ class Host:
             self.run(["umount", "--lazy", mount], check=True)
         for table in now.tables - back_to.tables:
             self.run(["nft", "delete", *table.split()], check=True)
-        for top in _KEPT:
-            for real in self.path(top).rglob("*"):
-                inner = f"{top}{str(real).removeprefix(str(self.path(top)))}"
-                if inner not in back_to.files and inner not in _HARMLESS[:1]:
-                    shutil.rmtree(real) if (
-                        real.is_dir() and not real.is_symlink()
-                    ) else real.unlink()
+        for name in sorted(now.files - back_to.files, reverse=True):  # what is in a folder first
+            real = self.path(name)
+            with contextlib.suppress(FileNotFoundError):
+                real.rmdir() if real.is_dir() and not real.is_symlink() else real.unlink()
 
     def remember(self) -> None:
         """Take what is here now for what belongs here."""
         self._before = self.state()
 
-    def leftovers(self, timeout: float = WAIT) -> list[str]:
-        """What was not here at `remember`, and does not go away; empty if there is nothing."""
+    def leftovers(self, *, but: Collection[int] = (), timeout: float = WAIT) -> list[str]:
+        """What was not here at `remember`, and does not go away; empty if there is nothing.
+
+        The processes `but` may be here, by their own PIDs.
+        """
         assert self._before is not None, "remember() was not called"
+        before = replace(self._before)
+        before.processes = before.processes | dict.fromkeys(but, "")
         until = time.monotonic() + timeout
-        while (left := self.state().beyond(self._before)) and time.monotonic() < until:
+        while (left := self.state().beyond(before)) and time.monotonic() < until:
             time.sleep(0.05)
         return left
 

@@ -30,6 +30,15 @@ class Subject:
         assert outer is not None, f"{self.name}, PID {self.pid}, is not on {host.name}"
         return Victim(outer, self.report)
 
+    def pids(self) -> set[int]:
+        """The PIDs of its tree on host1, zombies among them; its threads are no processes."""
+        found, todo = set(), [self.pid]
+        while todo:
+            found.add(pid := todo.pop())
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
+        return found
+
     def whole(self, host: Host) -> Report:
         """Its report, from that host: it must be right, and it must count on."""
         victim = self.on(host)

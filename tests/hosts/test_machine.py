@@ -47,12 +47,12 @@ def test_each_host_has_its_own_places(hosts: Hosts) -> None:
 def test_what_is_left_is_seen(hosts: Hosts) -> None:
     there = hosts.destination
     there.remember()
-    assert there.leftovers(0) == []
+    assert there.leftovers(timeout=0) == []
     there.write("/var/lib/phaul/agent/1/pages-1.img", "x")
     there.run(["mount", "-t", "tmpfs", "left", "/mnt"], check=True)
     there.run(["nft", "add", "table", "inet", "left"], check=True)
     there.take_pid(9999)
-    left = there.leftovers(0)
+    left = there.leftovers(timeout=0)
     assert [line for line in left if line.startswith("process 9999 ")]
     assert "file /var/lib/phaul/agent/1/pages-1.img" in left
     assert "mount /mnt" in left

@@ -2,7 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ def lab(project: Path) -> Iterator[Lab]:
     """Two guests with the same CRIU; dirty memory is tracked by the page, not by 2 MiB."""
     with Lab(memory_mib=1536, thp="never") as two:
         install_all(two.guests, project)
+        two.authorize()
         yield two
 
 
@@ -37,7 +40,38 @@ def mixed(project: Path) -> Iterator[Lab]:
     with Lab(memory_mib=1024, thp="never", dst_image="compat") as two:
         install(two.src, project)
         install(two.dst, stage(COMPAT))
+        two.authorize()
         yield two
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the command came to."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object of `--json`."""
+        found: dict[str, Any] = json.loads(self.stdout)
+        return found
+
+
+Command = Callable[..., Outcome]
+
+
+def run_phaul(guest: Guest, *words: object, timeout: float = 300) -> Outcome:
+    """Run `phaul` on a guest, to its end."""
+    result = guest.run(["phaul", *(str(word) for word in words)], timeout=timeout)
+    return Outcome(result.status, result.stdout.decode(), result.stderr.decode())
+
+
+@pytest.fixture
+def command(lab: Lab) -> Command:
+    """`phaul` on `src`; the other guest is `root@dst`."""
+    return partial(run_phaul, lab.src)
 
 
 def run_pytest(guest: Guest, *words: str) -> str:

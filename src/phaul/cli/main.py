@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         return 130
     except PhaulError as error:
-        print(f"phaul: {error}", file=sys.stderr)  # noqa: T201
+        from phaul.cli.render.errors import error_text
+        from phaul.cli.render.look import Look
+
+        click.echo(error_text(error, Look.of(sys.stderr)), err=True)
         return error.exit_code
     return result if isinstance(result, int) else 0

@@ -7,13 +7,14 @@ duty says what is owed: clean up; keep a copy that may be the only one; or see t
 
 import logging
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
@@ -25,7 +26,7 @@ from phaul.criu.workers import Workers
 from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
-from phaul.errors import CriuError, ImageError, PeerError, PhaulError, UsageError
+from phaul.errors import CriuError, ImageError, PhaulError, UsageError
 from phaul.pages.speed import restore_rate
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, Duty
@@ -45,11 +46,12 @@ _logger = logging.getLogger("phaul")
 class Agent:
     """Answers the requests of one migration; `close` it at the end."""
 
-    def __init__(self, end: AgentEnd, base: Path, criu: Sequence[str]) -> None:
+    def __init__(self, end: AgentEnd, base: Path, criu: Sequence[str], tasks: TaskGroup) -> None:
+        self._tasks = tasks
         self._end = end
         self._base = base
         self._engine = Engine(tuple(criu), host_name())
-        self._stack = AsyncExitStack()
+        self._memory: socket.socket | None = None
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
         self._session: DestinationSession | None = None
@@ -114,8 +116,9 @@ class Agent:
             try:
                 if session is not None:
                     await session.close(keep_images=self._keep_images, keep_logs=False)
-                await self._stack.aclose()
             finally:
+                if self._memory is not None:
+                    self._memory.close()
                 if incoming is not None:
                     if incoming.images.exists():  # as the session decided
                         incoming.keep(_WHY[duty])
@@ -141,16 +144,17 @@ class Agent:
 
     async def _prepare(self, prepare: m.Prepare) -> None:
         self._keep_images = prepare.keep_images
-        memory = await self._end.accept_memory(_MEMORY_S)
-        self._stack.callback(memory.close)
+        self._memory = await self._end.accept_memory(_MEMORY_S)
         config = Config(
-            memory_fd=memory.fileno(),
+            memory_fd=self._memory.fileno(),
             work_dir=self._require_incoming().images,
             criu=self._engine.program,
             options=_options(prepare.options),
         )
-        session = DestinationSession(config, facts=self._facts, host=self._engine.host)
-        self._session = await self._stack.enter_async_context(session)
+        session = DestinationSession(
+            config, facts=self._facts, host=self._engine.host, tasks=self._tasks
+        )
+        self._session = await session.__aenter__()  # left by `close`
 
     async def _discard(self) -> None:
         session = self._session
@@ -178,21 +182,20 @@ _WHY: Final = {
 async def run_agent(end: AgentEnd, base: Path, criu: Sequence[str] = ("criu",)) -> int:
     """Be the agent of one migration over `end`; returns the exit status."""
     conversation = Conversation()
-    agent = Agent(end, base, criu)
-    try:
-        async with end:
-            try:
-                await serve(end.control, agent, conversation, host_name())
-            except PeerError as error:
-                _logger.warning("the source is lost: %s", error)
-                return 4
-            finally:
-                # Before the channels are closed: what they still carry is of no use any more, and
-                # the source that waits for their end then finds all cleaned up.
-                await agent.close(conversation.duty)
-    except PhaulError as error:
-        _logger.error("%s", error)
-        return error.exit_code
+    failed: PhaulError | None = None
+    async with end, anyio.create_task_group() as tasks:
+        agent = Agent(end, base, criu, tasks)
+        try:
+            await serve(end.control, agent, conversation, host_name())
+        except PhaulError as error:
+            failed = error
+        finally:
+            # Before the channels are closed: who waits for their end then finds all cleaned up.
+            await agent.close(conversation.duty)
+        tasks.cancel_scope.cancel()
+    if failed is not None:
+        _logger.warning("%s", failed)
+        return failed.exit_code
     return 0
 
 

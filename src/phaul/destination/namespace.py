@@ -11,13 +11,15 @@ Runs on the destination, around the agent of `local:`.
 """
 
 import ctypes
+import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from phaul.errors import PreflightError
+from phaul.errors import PhaulError, PreflightError
 
 __all__ = ["run_as_init"]
 
@@ -27,6 +29,7 @@ _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
 _PR_SET_PDEATHSIG: Final = 1
 
+_logger = logging.getLogger("phaul")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,24 +43,34 @@ def run_as_init(agent: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        status = 1
-        try:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            _prepare()
-            status = agent()
-            if _children():
-                _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
-                os.write(writer, b"stays")
-                os.close(writer)
-                _let_go()
-                _reap()
-        finally:
-            os._exit(status)
+        _be_init(agent, writer)
     os.close(writer)
     with open(reader, "rb") as settled:  # noqa: PTH123 -- a descriptor
         if settled.read():
             return 0
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _be_init(agent: Callable[[], int], settled: int) -> NoReturn:
+    """The new namespace's PID 1: if it ends, all that lives there does.  So nothing ends it."""
+    status = 1
+    try:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prepare()
+        status = agent()
+    except PhaulError as error:
+        _logger.error("%s", error)
+        status = error.exit_code
+    except BaseException:
+        _logger.exception("the agent failed")
+    if _children():
+        with suppress(OSError):
+            _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            os.write(settled, b"stays")
+            os.close(settled)
+            _let_go()
+        _reap()
+    os._exit(status)
 
 
 def _prepare() -> None:

@@ -13,12 +13,14 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
@@ -27,7 +29,7 @@ from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
 from phaul.criu.workers import Workers
-from phaul.errors import ImageError, PhaulError, UsageError
+from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel
 from phaul.storage.workdir import WorkDir
 
@@ -53,10 +55,20 @@ class DestinationSession:
 
     To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
-    `host` is this host's name in messages.
+    `host` is this host's name in messages.  `tasks` watches the page servers; by default the
+    session has a group of its own, and then must be entered and left as task groups must.
     """
 
-    def __init__(self, config: Config, *, facts: Facts | None = None, host: str = HOST) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        facts: Facts | None = None,
+        host: str = HOST,
+        tasks: TaskGroup | None = None,
+    ) -> None:
+        self._stack = AsyncExitStack()
+        self._lent = tasks
         self._config = config
         self._host = host
         self._given = facts
@@ -78,8 +90,11 @@ class DestinationSession:
             raise
         self._channel = channel
         self._workers = workers
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+        if self._lent is None:
+            self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
+            self._stack.callback(self._tasks.cancel_scope.cancel)
+        else:
+            self._tasks = self._lent
         return self
 
     async def __aexit__(
@@ -91,8 +106,7 @@ class DestinationSession:
         try:
             await self.close()
         finally:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(kind, error, trace)
+            await self._stack.__aexit__(kind, error, trace)
 
     @property
     def holds(self) -> bool:
@@ -126,7 +140,6 @@ class DestinationSession:
         except BaseException:
             await self._fail()
             raise
-        self._workers.prepare()
         self._iteration = _Iteration(server)
         self._tasks.start_soon(self._watch, self._iteration)
 
@@ -134,12 +147,16 @@ class DestinationSession:
         # While the source sends, nobody else would notice that the page server has died: this
         # process has the socket open too, so the source would wait for a reader for ever.
         try:
+            # The next worker, only now: nobody waits for this task, but somebody did for the start.
+            with suppress(CriuNotFound):  # then who needs the worker says so
+                self._workers.prepare()
             await iteration.server.wait()
         except PhaulError as error:
             iteration.error = error
             self._channel.break_off()
         finally:
             iteration.ended.set()
+        await iteration.server.worker.close()  # nobody has to wait for this
 
     async def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
@@ -253,9 +270,13 @@ class DestinationSession:
                 await operation.release()
                 await operation.finish()
                 self._doubtful = False
+            except BaseException:
+                await operation.worker.close()
+                raise
             finally:
                 self._restore = None
-                await operation.worker.close()
+            # Beside what the caller does next, which is to tell that it runs here.
+            self._tasks.start_soon(operation.worker.close)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""

@@ -24,7 +24,7 @@ class Counterpart:
     that file: over there, nothing is left.
     """
 
-    def __init__(self, caller: Caller, timeouts: Timeouts, log_dir: Path) -> None:
+    def __init__(self, caller: Caller, timeouts: Timeouts, log_dir: Path | None = None) -> None:
         self._caller = caller
         self._timeouts = timeouts
         self._log_dir = log_dir
@@ -65,7 +65,7 @@ class Counterpart:
         try:
             yield
         except CriuError as error:
-            if error.log_text:
+            if error.log_text and self._log_dir is not None:
                 path = self._log_dir / _log_name(error)
                 with suppress(OSError):
                     path.write_text(error.log_text)

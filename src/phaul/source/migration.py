@@ -11,6 +11,7 @@ stands what comes before and after it, and what the two hosts say to each other.
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,14 +22,13 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from phaul._version import __version__
 from phaul.config import Config, Timeouts
-from phaul.criu.engine import Engine, Facts
+from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
 from phaul.errors import Cancelled, NotConverged, OutcomeUnknown, PeerError, PhaulError
 from phaul.plan import OnTimeout, Plan, Wishes
 from phaul.protocol import messages as m
-from phaul.protocol.handshake import OURS
+from phaul.protocol.preflight import Finding
 from phaul.report import (
     Checked,
     Connected,
@@ -47,6 +47,7 @@ from phaul.report.events import EventHandler
 from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
+from phaul.source.introduction import criu_text, say_hello
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
 from phaul.subjects.process import Subject, examine
@@ -55,8 +56,6 @@ from phaul.transport.caller import Caller
 
 __all__ = ["Migration", "Order"]
 
-_HELLO_S: Final = 120.0
-"""With what a person types to ssh."""
 _ASK_S: Final = 60.0
 _LEAVE_S: Final = 20.0
 _PROGRESS_S: Final = 0.25
@@ -100,6 +99,8 @@ class Migration:
         self._round: RoundStarted | None = None
         self._expected = 0
         self.plan: Plan | None = None
+        self.peer = order.target
+        self.findings: tuple[Finding, ...] = ()
 
     def cancel(self) -> bool:
         """Ask for a cancel, in the event loop's thread; returns whether there will be one."""
@@ -173,17 +174,18 @@ class Migration:
         caller = Caller(end.control, self._order.target)
         timeouts = Timeouts()
         counterpart = Counterpart(caller, timeouts, self._order.directory)
-        peer = self._order.target
         try:
             with self._canceller.window():
                 engine = Engine(self._order.criu, self._host)
                 preflight = Preflight(engine, self._order.wishes, subject.pid)
                 facts = await preflight.look_here()
-                welcome = await self._hello(caller, facts)
-                peer = welcome.facts.host
+                welcome = await say_hello(caller, facts, self._host, self._order.id)
+                peer = self.peer = welcome.facts.host
+                self._emit(_connected(welcome.facts))
                 tasks.start_soon(end.control.stay_alive)
                 await preflight.look_there(caller, welcome)
-                self._emit(Checked(findings=preflight.findings))
+                self.findings = preflight.findings
+                self._emit(Checked(findings=self.findings))
                 self.plan = preflight.plan()
                 self._emit(Planned(plan=self.plan))
                 preflight.require_passed()
@@ -231,10 +233,12 @@ class Migration:
                 self._expected = preflight.memory_bytes
                 report = await session.migrate()
         except BaseException as error:
-            await self._leave_after(error, counterpart, subject, peer)
+            await self._leave_after(error, counterpart, subject)
             raise
         self._tell_at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
         warnings = await self._leave(counterpart, peer)
+        # Without the memory they are of no use to anybody.
+        shutil.rmtree(self._order.directory / "images", ignore_errors=True)
         return msgspec.structs.replace(
             report,
             id=self._order.id,
@@ -245,32 +249,10 @@ class Migration:
             destination_pid=counterpart.restored_pid,
             started_unix=time.time() - (time.monotonic() - begun),
             max_downtime_s=self._max_downtime_s,
-            findings=preflight.findings,
+            findings=self.findings,
             plan=self.plan,
             warnings=warnings,
         )
-
-    async def _hello(self, caller: Caller, facts: Facts) -> m.Welcome:
-        version = facts.version
-        criu = m.CriuVersion(major=version.major, minor=version.minor, sublevel=version.sublevel)
-        hello = m.Hello(
-            versions=OURS,
-            phaul=__version__,
-            host=self._host,
-            criu=criu,
-            migration=self._order.id,
-        )
-        welcome = await caller.hello(hello, _HELLO_S)
-        there = welcome.facts
-        self._emit(
-            Connected(
-                host=there.host,
-                phaul=there.phaul,
-                criu=criu_text(there.criu),
-                kernel=there.kernel,
-            )
-        )
-        return welcome
 
     async def _leave(self, counterpart: Counterpart, peer: str) -> tuple[str, ...]:
         """Say goodbye after the commit; what fails is only a warning."""
@@ -282,9 +264,10 @@ class Migration:
         return ()
 
     async def _leave_after(
-        self, error: BaseException, counterpart: Counterpart, subject: Subject, peer: str
+        self, error: BaseException, counterpart: Counterpart, subject: Subject
     ) -> None:
         """Have the other side clean up after a failure, and say so in the error's fate."""
+        peer = self.peer
         left = f"nothing left on {peer}"
         with anyio.CancelScope(shield=True):
             try:
@@ -343,7 +326,7 @@ class Migration:
             _logger.exception("the event handler failed at %s", type(event).__name__)
 
 
-def criu_text(version: m.CriuVersion) -> str:
-    """The version as a person writes it."""
-    tail = f".{version.sublevel}" if version.sublevel else ""
-    return f"{version.major}.{version.minor}{tail}"
+def _connected(there: m.HostFacts) -> Connected:
+    return Connected(
+        host=there.host, phaul=there.phaul, criu=criu_text(there.criu), kernel=there.kernel
+    )

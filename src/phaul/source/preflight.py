@@ -30,6 +30,7 @@ from phaul.plan.compare import ClockOffset, compare, compare_clocks
 from phaul.plan.judge import judge
 from phaul.plan.options import WantedOptions, options_for
 from phaul.plan.predict import make_plan
+from phaul.plan.sourcecriu import SourceCriu
 from phaul.policy.prediction import Costs
 from phaul.protocol import messages as m
 from phaul.protocol.preflight import CpuNeed, Finding, ImagesNeed, Level, Need, Where
@@ -105,7 +106,11 @@ class Preflight:
         if self._pid is not None:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
             self._options = options_for(self.survey, self._wishes)
-            self._found += judge(self.survey, self._wishes)
+            version = facts.version
+            numbers = (version.major, version.minor, version.sublevel)
+            self._found += judge(
+                self.survey, self._wishes, SourceCriu.on(numbers, self._here.kernel)
+            )
         return facts
 
     async def look_there(self, caller: Caller, welcome: m.Welcome) -> None:

@@ -42,6 +42,8 @@ def _find(data: bytes) -> str:
     offset, size, count = struct.unpack_from(order + ("32xQ14xHH" if wide else "28xI10xHH"), data)
     for at in range(min(count, _MOST_HEADERS)):
         header = offset + at * size
+        if header > len(data):
+            break
         if wide:
             kind, start, length = struct.unpack_from(order + "I4xQ16xQ", data, header)
         else:

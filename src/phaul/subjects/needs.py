@@ -6,7 +6,7 @@ Used in preflight, on the source; the destination answers.  Pure.
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from phaul.facts import Fate, File, Inet, Survey
+from phaul.facts import Fate, File, Inet, Survey, sendable
 from phaul.protocol.preflight import (
     AddressNeed,
     CgroupNeed,
@@ -19,11 +19,10 @@ from phaul.protocol.preflight import (
     ToolNeed,
 )
 
-__all__ = ["needs", "sendable"]
+__all__ = ["needs"]
 
 _MOST_PIDS: Final = 16_384
 """In one need; a larger tree has several."""
-_MOST_PATH: Final = 4095
 _MOST_TAG: Final = 512
 _MOST_BYTES: Final = 1 << 50
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
@@ -63,17 +62,6 @@ def needs(survey: Survey, *, tcp_kept: bool = True) -> tuple[Need, ...]:
     if survey.own:
         found.append(NamespaceNeed(kinds=survey.own))
     return (*found, *_tools(survey, tcp_kept))
-
-
-def sendable(path: str) -> bool:
-    """Whether a path can be asked for: absolute, UTF-8, not longer than a message takes."""
-    try:
-        size = len(path.encode())
-    except UnicodeEncodeError:
-        return False
-    parts = path[1:].split("/") if path != "/" else []
-    plain = all(part not in {"", ".", ".."} for part in parts)
-    return path.startswith("/") and size <= _MOST_PATH and plain and "\0" not in path
 
 
 def _files(survey: Survey) -> Iterable[FileNeed]:

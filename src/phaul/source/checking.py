@@ -1,0 +1,81 @@
+"""`phaul check`: whether this host, and that one, can do it, without a migration.
+
+Runs on the source.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from phaul.config import Timeouts
+from phaul.criu.engine import Engine
+from phaul.criu.facts import host_name
+from phaul.errors import CriuUnusable, PhaulError
+from phaul.plan import Wishes
+from phaul.protocol.preflight import Finding, Level, Where
+from phaul.source.counterpart import Counterpart
+from phaul.source.introduction import say_hello
+from phaul.source.preflight import Preflight
+from phaul.transport.base import SourceEnd
+from phaul.transport.caller import Caller
+
+__all__ = ["Checked", "check"]
+
+_LEAVE_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found; `destination` is "" where there is none."""
+
+    source: str
+    destination: str
+    findings: tuple[Finding, ...]
+
+
+async def check(
+    connect: Callable[[], SourceEnd] | None,
+    wishes: Wishes,
+    *,
+    pid: int | None = None,
+    criu: Sequence[str] = ("criu",),
+) -> Checked:
+    """Look at this host, at the process if there is one, and at the host that `connect` reaches.
+
+    A CRIU that cannot be used is a finding.  Raises SubjectError, PeerError.
+    """
+    host = host_name()
+    preflight = Preflight(Engine(tuple(criu), host), wishes, pid)
+    try:
+        facts = await preflight.look_here()
+    except CriuUnusable as unfit:
+        return Checked(host, "", (*preflight.findings, _unusable(unfit, Where.SOURCE)))
+    if connect is None:
+        return Checked(host, "", preflight.findings)
+    error: BaseException | None = None
+    there = ""
+    # What is raised inside a task group comes out in a group: so it is carried out by hand.
+    async with anyio.create_task_group() as tasks:
+        try:
+            async with connect() as end:
+                caller = Caller(end.control)
+                welcome = await say_hello(caller, facts, host, "check")
+                there = welcome.facts.host
+                tasks.start_soon(end.control.stay_alive)
+                await preflight.look_there(caller, welcome)
+                await Counterpart(caller, Timeouts()).take_leave(_LEAVE_S)
+        except BaseException as raised:
+            error = raised
+        tasks.cancel_scope.cancel()
+    if isinstance(error, CriuUnusable):
+        found = (*preflight.findings, _unusable(error, Where.DESTINATION))
+        return Checked(host, error.host, found)
+    if error is not None:
+        raise error
+    return Checked(host, there, preflight.findings)
+
+
+def _unusable(error: PhaulError, where: Where) -> Finding:
+    return Finding(check="criu", level=Level.NO, where=where, what=error.what, remedy=error.remedy)
