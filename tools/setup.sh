@@ -15,6 +15,7 @@ want mke2fs e2fsprogs
 want cc gcc
 want unshare util-linux
 want ip iproute2
+want groff groff-base
 [[ -e /usr/include/stdio.h ]] || packages+=(libc6-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 if ((${#packages[@]})); then

@@ -2,9 +2,11 @@
 
     phaul agent [--directory DIR] [--criu PROGRAM] [--init]
     phaul agent --memory TOKEN
+    phaul agent --connection FD [--report FD] [--directory DIR] [--criu PROGRAM]
 
 The first is the agent of one migration, over standard input and output; with `--init` in a PID
-namespace of its own.  The second is the memory channel of the agent with that token.
+namespace of its own.  The second is the memory channel of the agent with that token.  The third is
+what `phaul serve` starts for a connection, which turns out to be either.
 Runs on the destination.
 """
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _main(words: list[str]) -> int:
-    directory = criu = memory = None
+    directory = criu = memory = connection = report = None
     init = False
     while words:
         match words.pop(0):
@@ -39,6 +41,10 @@ def _main(words: list[str]) -> int:
                 criu = words.pop(0)
             case "--memory" if words:
                 memory = words.pop(0)
+            case "--connection" if words:
+                connection = _descriptor(words.pop(0))
+            case "--report" if words:
+                report = _descriptor(words.pop(0))
             case "--init":
                 init = True
             case word:
@@ -48,6 +54,8 @@ def _main(words: list[str]) -> int:
 
         splice_memory(memory)
         return 0
+    if connection is not None:
+        return _answer(connection, report, directory, criu)
     if init:
         from phaul.destination.namespace import run_as_init
 
@@ -66,3 +74,22 @@ def _run(directory: Path | None, criu: str | None) -> int:
         return await run_agent(StdioAgent(), directory or base_directory(), (criu or "criu",))
 
     return anyio.run(run)
+
+
+def _answer(connection: int, report: int | None, directory: Path | None, criu: str | None) -> int:
+    from phaul.destination.agent import run_agent
+    from phaul.destination.incoming import base_directory
+    from phaul.storage.keyring import Keyring
+    from phaul.transport.base import AgentEnd
+    from phaul.transport.tls.agent import answer_connection
+
+    async def run(end: AgentEnd) -> int:
+        return await run_agent(end, directory or base_directory(), (criu or "criu",))
+
+    return answer_connection(connection, Keyring(), run, report=report)
+
+
+def _descriptor(word: str) -> int:
+    if not word.isascii() or not word.isdecimal():
+        raise UsageError(f"{word!a} is not the number of a descriptor")
+    return int(word)

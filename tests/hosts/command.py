@@ -71,7 +71,9 @@ class Running:
                 return None
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
+        envelope = json.loads(line)
+        assert envelope["v"] == 1
+        event: dict[str, Any] = envelope["event"]
         self.events.append(event)
         return event
 

@@ -85,8 +85,8 @@ _KEPT = ("/tmp", "/run", "/root", "/srv", "/var/lib", "/dev/shm", "/usr/local/bi
 _HARMLESS = ("/run/criu.kdat", "/var/lib/phaul", AGENT_DIRECTORY, "/run/phaul")
 
 
-_RECORDS = re.compile(r"/var/lib/phaul/migrations(/[^/]+(/(entry|report)\.json)?)?")
-"""What the source keeps of a migration, for `phaul list`."""
+_RECORDS = re.compile(r"/var/lib/phaul/migrations(/.*)?(?<!\.img)(?<!/socket)")
+"""What the source keeps of a migration: its report, CRIU's logs; no images, and no socket."""
 
 
 def harmless(path: str) -> bool:
@@ -204,7 +204,7 @@ class Host:
     def mounted(self, path: str, size: str) -> Iterator[None]:
         """A small tmpfs, until the end."""
         self.path(path).mkdir(parents=True, exist_ok=True)
-        self.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", path], check=True)
+        self.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "small", path], check=True)
         try:
             yield
         finally:

@@ -56,7 +56,7 @@ def main() -> int:
             packet = outer.recv(MAX_PACKET)
             if not packet:
                 break
-            request = message_class("criu_req").FromString(packet)
+            request = message_class("Request").FromString(packet)
             kind = request.type
             # Descriptors are looked up in the requester, which for the real CRIU is this process.
             if request.HasField("opts") and request.opts.images_dir_fd >= 0:
@@ -68,7 +68,7 @@ def main() -> int:
             packet = inner.recv(MAX_PACKET)
             if not packet:
                 break
-            answer = message_class("criu_resp").FromString(packet)
+            answer = message_class("Response").FromString(packet)
             spoil(mode, kind, answer)
             outer.send(answer.SerializeToString())
     inner.close()

@@ -48,7 +48,7 @@ class Refusal:
         outcome = self.phaul.migrate(subject, *options, target=target)
         assert outcome.status == status, outcome
         outcome.says(*texts, f"still running here, PID {subject.pid}")
-        subject.only_on(self.hosts.source, self.hosts.destination)
+        subject.whole(self.hosts.source)
         for host in reversed(self.hosts.both):
             assert host.leftovers() == [], outcome
         return outcome

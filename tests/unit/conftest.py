@@ -11,9 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from phaul import Client, Config, Criu, Event, Server
 from tests.unit.scenario import Note, Scenario, read_notes
+
+# How long an example takes is the machine's business.
+settings.register_profile("phaul", deadline=None)
+settings.load_profile("phaul")
 
 FAKE = Path(__file__).with_name("fake_criu.py")
 

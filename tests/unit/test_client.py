@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,7 +155,11 @@ def test_tcp_is_relayed_and_counted(ends: Ends) -> None:
 def test_nothing_leaks(ends: Ends) -> None:
     before = descriptors()
     ends.client().migrate()
-    assert descriptors().items() <= before.items(), "the Server's spare worker may be used up"
+    # The Server's spare worker is used up, and the last one is reaped beside what comes next.
+    deadline = time.monotonic() + 30
+    while not descriptors().items() <= before.items():
+        assert time.monotonic() < deadline, descriptors().items() - before.items()
+        time.sleep(0.01)
 
 
 def test_a_success_spends_the_channel(ends: Ends) -> None:

@@ -27,7 +27,7 @@ def test_one_command_pre_copies_it(lab: Lab, command: Command) -> None:
     assert not subject.alive(lab.src)
     after = subject.check(lab.dst)
     assert after["counter"] > before["counter"]
-    result = outcome.json
+    result = outcome.json["report"]
     assert result["way"] == "pre-copy"
     assert len(result["rounds"]) >= 2, outcome
     assert result["final"]["pages"] < result["rounds"][0]["pages"]

@@ -3,11 +3,12 @@
 Used by `migrate` and `check` on the source, before anything is done.  /etc/phaul/config.toml, then
 `$XDG_CONFIG_HOME/phaul/config.toml` (~/.config), whose values win; `$PHAUL_CONFIG` instead of both.
 
-    [defaults]                      what the options of `phaul migrate` say, by their names
+    [defaults]                         # what the options of `phaul migrate` say, by their names
     max-downtime = "200ms"
 
-    [hosts.web2]                    a TARGET by name, with whatever differs from the defaults
+    [hosts.web2]                       # a TARGET by name, and whatever differs for it
     target = "ssh://root@web2:2222"
+    agent = ["sudo", "-n", "phaul", "agent"]
 
 All but `read` is pure.  The command line wins over the host, the host over the defaults; a list is
 taken as a whole, so that what is allowed stands in one place.
@@ -31,6 +32,7 @@ from phaul.plan import Compress, OnTimeout, Tcp, Wishes
 from phaul.transport.target import Target
 
 __all__ = [
+    "ABOUT",
     "Configuration",
     "Duration",
     "Host",
@@ -47,6 +49,23 @@ _SYSTEM: Final = Path("/etc/phaul/config.toml")
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _LIMIT: Final = 1 << 20
 _PHAUL_SCHEME: Final = "phaul://"
+
+ABOUT: Final = {
+    "max-downtime": "how long the process may stand still",
+    "timeout": "how long the pre-copy may take",
+    "on-timeout": "what is done when it takes longer",
+    "bandwidth": "how much may be sent a second; without it there is no limit",
+    "max-rounds": "the most rounds of the pre-copy",
+    "compress": "whether the memory is compressed on its way",
+    "tcp": "what becomes of established TCP connections; without it a tree with some is refused",
+    "allow": "ids of checks whose refusal is only a warning",
+    "keep-images": "keep the images when all is over",
+    "target": "where to, as on the command line; without it the host's name itself",
+    "agent": "the command over there that is `phaul agent`",
+    "ssh-config": "a file for ssh's `-F`",
+    "criu": "the program over there, where it is not in the PATH",
+}
+"""Each key of the file, in words, for the documentation."""
 
 _CHOICES: Final[dict[str, Iterable[Enum]]] = {
     "on-timeout": OnTimeout,

@@ -3,7 +3,7 @@
 Used first in preflight, on both hosts; `Engine` then starts the workers of every later phase.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +11,14 @@ from typing import Final
 
 import anyio
 
+from phaul.criu.identity import identify
 from phaul.criu.log import decisive_line
 from phaul.criu.operation import directory_fd, failure
 from phaul.criu.rpc import Request, RequestType, Response, Version
 from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, CriuTimeout, CriuTooOld, CriuUnfit, FeatureMissing
 
-__all__ = ["OLDEST", "Engine", "Facts"]
+__all__ = ["OLDEST", "Engine", "Facts", "forget_examinations"]
 
 OLDEST: Final = Version(4, 1)
 """The oldest CRIU that phaul's tests run with."""
@@ -49,6 +50,15 @@ class Facts:
             )
 
 
+_examined: Final[dict[Hashable, Facts]] = {}
+"""What was found by each examination that went well, by the identity of the CRIU."""
+
+
+def forget_examinations() -> None:
+    """Have each engine examined anew."""
+    _examined.clear()
+
+
 @dataclass(frozen=True)
 class Engine:
     """The CRIU of one host: `program` is a command that ends in CRIU, `host` names the host."""
@@ -60,12 +70,26 @@ class Engine:
         """A new worker; raises CriuNotFound."""
         return Swrk.start(self.program, pass_fds=pass_fds, host=self.host)
 
-    async def examine(self, asked: Swrk) -> Facts:
+    async def examine(self, asked: Swrk, *, anew: bool = False) -> Facts:
         """Have CRIU check this kernel, and meanwhile ask it for its version and features.
 
-        `asked` is the worker for the questions; it can take another request afterwards.
+        `asked` is the worker for the questions; it can take another request afterwards.  An
+        examination that went well is remembered in this process, for as long as CRIU's program
+        file is the same and so are this process's capabilities and namespaces; `anew` makes it
+        again all the same.
         Raises CriuNotFound, CriuTooOld, CriuUnfit, and CriuError if it does not answer.
         """
+        identity = identify(self.program)
+        facts = None if anew or identity is None else _examined.get(identity)
+        if facts is None:
+            _examined.pop(identity, None)
+            facts = await self._examine(asked)
+            # Not if the file was replaced meanwhile: which of the two was asked is not known.
+            if identity is not None and identify(self.program) == identity:
+                _examined[identity] = facts
+        return facts
+
+    async def _examine(self, asked: Swrk) -> Facts:
         with TemporaryDirectory(prefix="phaul-check-") as folder:
             async with self.worker() as checking:
                 # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.

@@ -75,16 +75,21 @@ class PageServer:
         return cls(worker, answer.pid, images_dir)
 
     async def wait(self) -> None:
-        """Wait until all is written; the server is gone and its worker reaped afterwards.
+        """Wait until all is written; the server is gone and reaped afterwards.
 
-        Takes as long as the round does, so the caller limits it.  Raises CriuError if the exit
-        status is not 0, CriuDied if the worker ended.
+        Its worker ends then, and still has to be closed; after an error it is closed.  Takes as
+        long as the round does, so the caller limits it.  Raises CriuError if the exit status is
+        not 0, CriuDied if the worker ended.
         """
-        log_path = self.images_dir / LOG
         try:
-            answer = await self.worker.call(Request(RequestType.WAIT_PID, pid=self.pid))
-        finally:
+            await self._wait()
+        except BaseException:
             await self.worker.close()
+            raise
+
+    async def _wait(self) -> None:
+        log_path = self.images_dir / LOG
+        answer = await self.worker.call(Request(RequestType.WAIT_PID, pid=self.pid))
         if not answer.success or answer.status is None:
             raise failure("WAIT_PID", answer, log_path, self.worker.host)
         if answer.status:

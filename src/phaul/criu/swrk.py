@@ -167,6 +167,20 @@ class Swrk:
             self._said = (text.strip().splitlines() or [""])[-1]
         return self._said
 
+    def let_go(self) -> None:
+        """Let a worker that gave its last answer end by itself: it has no more to be asked.
+
+        `reap` or `close` still has to reap it.
+        """
+        self.sock.close()
+
+    def reap(self) -> bool:
+        """Reap the worker if it has ended; returns whether it has.  Does not wait."""
+        if self.process.poll() is None:
+            return False
+        self._release()
+        return True
+
     async def close(self) -> int:
         """End the worker and reap it; returns its exit status, -N for signal N.
 
@@ -181,13 +195,19 @@ class Swrk:
                 if self.process.poll() is None:
                     self.kill()
                     await self._exited()
-                os.close(self._pidfd)
-                self._pidfd = -1
-            if self._stderr >= 0:
-                self.last_words()
-                os.close(self._stderr)
-                self._stderr = -1
+            self._release()
         return self.process.wait()
+
+    def _release(self) -> None:
+        """Close what is ours of a worker that has ended."""
+        self.sock.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._stderr >= 0:
+            self.last_words()
+            os.close(self._stderr)
+            self._stderr = -1
 
     async def _exited(self) -> None:
         while self.process.poll() is None:

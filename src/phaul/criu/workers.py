@@ -1,11 +1,11 @@
-"""Workers of CRIU, each started before it is needed.
+"""Workers of CRIU, each started before it is needed, and reaped beside what comes next.
 
 Used on both hosts, from preflight to the restore.  To start CRIU takes 5 ms natively and 150 ms on
 an emulated machine, most of it the dynamic linker's; the next worker starts while a round runs, and
 the one that restores before the source is frozen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from phaul.criu.engine import Engine, Facts
@@ -18,12 +18,16 @@ __all__ = ["Workers"]
 class Workers:
     """Hands out workers that have the descriptors `pass_fds`; at most one waits unused.
 
+    A worker that has given its last answer may be given back with `retire`: to wait for its end
+    takes as long as a round trip of the control channel, and nothing depends on it.
+
     An async context manager, or await `close` yourself.
     """
 
     engine: Engine
     pass_fds: tuple[int, ...] = ()
     _spare: Swrk | None = None
+    _retired: list[Swrk] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         return self
@@ -38,17 +42,27 @@ class Workers:
 
     def prepare(self) -> None:
         """Start the next one; raises CriuNotFound."""
+        self._retired = [worker for worker in self._retired if not worker.reap()]
         if self._spare is None:
             self._spare = self.engine.worker(self.pass_fds)
 
-    async def examine(self) -> Facts:
+    def retire(self, worker: Swrk) -> None:
+        """Let a worker end that has given its last answer: it is reaped by `close` at the latest.
+
+        Any of this host's will do, whoever started it.
+        """
+        worker.let_go()
+        self._retired.append(worker)
+
+    async def examine(self, *, anew: bool = False) -> Facts:
         """Have the engine examined by the worker that is handed out next; see `Engine.examine`."""
         self.prepare()
         assert self._spare is not None
-        return await self.engine.examine(self._spare)
+        return await self.engine.examine(self._spare, anew=anew)
 
     async def close(self) -> None:
-        """End the one that waits, if any."""
-        if self._spare is not None:
-            await self._spare.close()
-            self._spare = None
+        """End the one that waits, if any, and reap those that were retired."""
+        spare, self._spare = self._spare, None
+        retired, self._retired = self._retired, []
+        for worker in [spare, *retired] if spare else retired:
+            await worker.close()

@@ -13,7 +13,7 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 import logging
 import shutil
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
 from phaul.criu.workers import Workers
-from phaul.errors import ImageError, PhaulError, UsageError
+from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel
 from phaul.storage.workdir import WorkDir
 
@@ -140,7 +140,6 @@ class DestinationSession:
         except BaseException:
             await self._fail()
             raise
-        self._workers.prepare()
         self._iteration = _Iteration(server)
         self._tasks.start_soon(self._watch, self._iteration)
 
@@ -148,12 +147,16 @@ class DestinationSession:
         # While the source sends, nobody else would notice that the page server has died: this
         # process has the socket open too, so the source would wait for a reader for ever.
         try:
+            # The next worker, only now: nobody waits for this task, but somebody did for the start.
+            with suppress(CriuNotFound):  # then who needs the worker says so
+                self._workers.prepare()
             await iteration.server.wait()
         except PhaulError as error:
             iteration.error = error
             self._channel.break_off()
         finally:
             iteration.ended.set()
+        await iteration.server.worker.close()  # nobody has to wait for this
 
     async def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
@@ -267,9 +270,13 @@ class DestinationSession:
                 await operation.release()
                 await operation.finish()
                 self._doubtful = False
+            except BaseException:
+                await operation.worker.close()
+                raise
             finally:
                 self._restore = None
-                await operation.worker.close()
+            # Beside what the caller does next, which is to tell that it runs here.
+            self._tasks.start_soon(operation.worker.close)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""

@@ -5,6 +5,7 @@ are given, in seconds since the epoch.
 """
 
 from enum import Enum
+from typing import Final
 
 import msgspec
 
@@ -26,29 +27,33 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
-from phaul.report.report import Round
 
-__all__ = ["Phase", "Status"]
+__all__ = ["Phase", "RoundDone", "Status"]
 
 
 class Phase(Enum):
-    """Where in its way a migration is; `FINISHED` and `FAILED` are its ends."""
+    """Where in its way a migration is, and its four ends.
+
+    `UNKNOWN` is also one whose phaul has died; only `phaul resolve` can tell.
+    """
 
     CONNECTING = "connecting"
-    CHECKING = "checking"
+    CHECKING = "preflight"
     STARTING = "starting"
     PRE_COPY = "pre-copy"
     CUTOVER = "cutover"
     RESTORING = "restoring"
     RELEASING = "releasing"
     RUNNING_THERE = "running there"
-    FINISHED = "finished"
+    FINISHED = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
 
     @property
     def ended(self) -> bool:
         """Whether nothing will follow."""
-        return self in (Phase.FINISHED, Phase.FAILED)
+        return self in (Phase.FINISHED, Phase.FAILED, Phase.CANCELLED, Phase.UNKNOWN)
 
     @property
     def cancellable(self) -> bool:
@@ -62,13 +67,29 @@ class Phase(Enum):
         )
 
 
+class RoundDone(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a round that is in, as in `Round`."""
+
+    number: int
+    sent_bytes: int
+    seconds: float
+    frozen_s: float
+    dirty_rate: float | None = None
+    predicted_downtime_s: float | None = None
+
+    @classmethod
+    def of(cls, figures: object) -> "RoundDone":
+        """From anything that has figures of the same names: a `Round`, or what was stored of it."""
+        return cls(**{name: getattr(figures, name) for name in cls.__struct_fields__})
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """A migration as it stands.  Bytes, seconds; times are seconds since the epoch.
 
-    `phase_unix` is when `phase` began, `round_unix` when the round did that is under way (`round`,
-    None between rounds).  `sent_bytes` counts the rounds that are in.  `downtime_s` is predicted
-    while the migration runs, measured at its end.  `message`, `fate` and `exit_code` say how it
-    ended.
+    `phase_unix` is when `phase` began, 0 if that is not known, `round_unix` when the round did that
+    is under way (`round`, None between rounds).  `sent_bytes` counts the rounds that are in.
+    `downtime_s` is predicted while the migration runs, measured at its end.  `message`, `fate` and
+    `exit_code` say how it ended.
     """
 
     v: int = 1
@@ -84,7 +105,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     way: Way | None = None
     memory_bytes: int = 0
     max_downtime_s: float | None = None
-    rounds: tuple[Round, ...] = ()
+    rounds: tuple[RoundDone, ...] = ()
     round: int | None = None
     round_unix: float = 0.0
     round_sent_bytes: int = 0
@@ -105,6 +126,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         changes["started_unix"] = self.started_unix or now
         changes["updated_unix"] = now
         return msgspec.structs.replace(self, **changes)
+
+
+_ENDS: Final = {8: Phase.UNKNOWN, 130: Phase.CANCELLED, 143: Phase.CANCELLED}
 
 
 def _changes(status: Status, event: Event, now: float) -> dict[str, object]:
@@ -141,7 +165,7 @@ def _changes(status: Status, event: Event, now: float) -> dict[str, object]:
         case RoundFinished(round=done):
             predicted = done.predicted_downtime_s
             return {
-                "rounds": (*status.rounds, done),
+                "rounds": (*status.rounds, RoundDone.of(done)),
                 "sent_bytes": status.sent_bytes + done.sent_bytes,
                 "downtime_s": status.downtime_s if predicted is None else predicted,
                 **_round(None, now),
@@ -169,7 +193,7 @@ def _ending(event: Event, now: float) -> dict[str, object]:
             }
         case Failed():
             return {
-                "phase": Phase.FAILED,
+                "phase": _ENDS.get(event.exit_code, Phase.FAILED),
                 "message": event.message,
                 "fate": event.fate,
                 "exit_code": event.exit_code,

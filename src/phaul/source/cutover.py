@@ -158,10 +158,13 @@ class Cutover:
             try:
                 await operation.release()
                 await operation.finish()
-            except CriuError as error:
-                raise self._not_killed(error) from error
-            finally:
+            except BaseException as error:
+                # Its end lets go of what it still holds of the tree; only then is that looked at.
                 await operation.worker.close()
+                if isinstance(error, CriuError):
+                    raise self._not_killed(error) from error
+                raise
+            self._context.workers.retire(operation.worker)
             killed = time.monotonic()
             self._tell(SourceGone())
             if release is not None:

@@ -54,16 +54,14 @@ async def _round(context: Context, number: int) -> Round:
             await worker.close()
             raise
         try:
-            async with worker:
-                try:
-                    context.emit(RoundStarted(number=number))
-                    images = await _pre_dump(context, worker)
-                except BaseException:
-                    context.channel.break_off()  # or CRIU might wait for it, with us
-                    raise
+            context.emit(RoundStarted(number=number))
+            images = await _pre_dump(context, worker)
         except BaseException as error:
+            context.channel.break_off()  # or CRIU might wait for it, with us
+            await worker.close()
             await end_failed_iteration(context, error)
             raise
+        context.workers.retire(worker)
         with anyio.CancelScope(shield=True):  # a cancel must not leave it out
             await context.remote.stop_iteration()
         stats = read_dump_stats(images / "stats-dump")

@@ -142,7 +142,8 @@ class Handle:
             self._save_report(outcome)
             state, error, code = State.DONE, "", 0
         else:
-            state, error, code = _state_of(outcome), str(outcome), outcome.exit_code
+            state, code = _state_of(outcome), outcome.exit_code
+            error = str(outcome).removesuffix(f"\n{outcome.fate}") if outcome.fate else str(outcome)
             fate = fate or outcome.fate
         self._write(
             {

@@ -49,6 +49,7 @@ async def test_receives_a_round(fake: Fake, tmp_path: Path, pair: Pair) -> None:
     server = await start(fake, tmp_path, pair[1], "../0")
     pair[0].sendall(struct.pack("<Q", 3) + b"abc")
     await server.wait()
+    assert await server.worker.close() == 0
     assert (tmp_path / "pages-1.img").exists()
     assert (tmp_path / "parent").readlink() == Path("../0")
     assert state(server.pid) == ""

@@ -352,9 +352,7 @@ def test_a_report_that_cannot_be_read(registry: Registry) -> None:
         registry.report(handle.entry)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     how=st.sampled_from(["cut", "flip", "insert", "replace"]),
     where=st.integers(0, 1 << 16),

@@ -8,6 +8,7 @@ import msgspec
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
 from phaul.report import Downtime, Report, Round
+from phaul.report.status import RoundDone
 from phaul.report.units import duration, rate, size
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
@@ -43,7 +44,7 @@ def downtime_text(downtime: Downtime) -> str:
     return f"{duration(downtime.total_s)} = {parts}"
 
 
-def round_text(done: Round, *, verbose: bool = False, dirty: bool = True) -> str:
+def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = True) -> str:
     """`42.1 MiB    118 MiB/s   dirtied 9.7 MiB/s   downtime now about 360 ms`."""
     speed = done.sent_bytes / done.seconds if done.seconds > 0 else None
     said = [f"{size(done.sent_bytes):>8}", f"{rate(speed) if speed is not None else '':>10}"]
@@ -54,7 +55,7 @@ def round_text(done: Round, *, verbose: bool = False, dirty: bool = True) -> str
     if verbose:
         said.append(f"frozen {duration(done.frozen_s)}")
         said.append(f"took {duration(done.seconds)}")
-        if done.wire_bytes is not None:
+        if isinstance(done, Round) and done.wire_bytes is not None:
             said.append(f"{size(done.wire_bytes)} on the wire")
     return "   ".join(said).rstrip()
 

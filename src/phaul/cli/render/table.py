@@ -18,8 +18,8 @@ _TITLES = ("ID", "STATE", "PROCESS", "TARGET", "STARTED", "DOWNTIME")
 _STYLES = {
     Phase.FINISHED.value: "good",
     Phase.FAILED.value: "bad",
-    "unknown": "bad",
-    "cancelled": "warning",
+    Phase.UNKNOWN.value: "bad",
+    Phase.CANCELLED.value: "warning",
 }
 
 
@@ -41,7 +41,7 @@ def line_of(status: Status, zone: tzinfo | None = None) -> Line:
     measured = status.phase is Phase.FINISHED and status.downtime_s is not None
     return Line(
         id=status.id,
-        state="cancelled" if status.exit_code in (130, 143) else status.phase.value,
+        state=status.phase.value,
         process=process_text(status),
         target=status.target or status.destination,
         started=f"{started:%Y-%m-%d %H:%M}" if status.started_unix else "",

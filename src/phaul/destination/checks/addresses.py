@@ -19,6 +19,7 @@ __all__ = ["look", "overlap"]
 
 _NONLOCAL: Final = "sys/net/ipv{}/ip_nonlocal_bind"
 _WITH_PORTS: Final = ("tcp", "udp", "udplite")
+_SAME_PHAUL: Final = "install the same phaul on both hosts"
 
 
 def look(needs: Sequence[AddressNeed], context: CheckContext) -> list[Finding]:
@@ -29,7 +30,7 @@ def look(needs: Sequence[AddressNeed], context: CheckContext) -> list[Finding]:
         try:
             parsed.append((need, plain(ip_address(need.address))))
         except ValueError:
-            sheets[_check(need)].no(f"{printable(need.address)} is no address")
+            sheets[_check(need)].no(f"{printable(need.address)} is no address", _SAME_PHAUL)
     here = context.local(
         address for _, address in parsed if not (address.is_unspecified or address.is_multicast)
     )

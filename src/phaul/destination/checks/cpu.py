@@ -38,9 +38,12 @@ async def look(needs: Sequence[CpuNeed], context: CheckContext) -> list[Finding]
         else:
             await _compare(sheet, need.image, context)
     if len(different) > _MOST:
-        sheet.no(f"{len(different) - _MOST} more descriptions of a CPU were not looked at")
+        sheet.no(
+            f"{len(different) - _MOST} more descriptions of a CPU were not looked at",
+            "install the same phaul on both hosts: a tree has one",
+        )
     if not sheet.found:
-        sheet.ok(f"this {context.machine} can do what the source's can")
+        sheet.ok(f"the {context.machine} there can do what the source's can")
     return sheet.found
 
 

@@ -52,6 +52,7 @@ _BY_KIND: Final = {"directory": "directories", "character": "devices", "block": 
 _OPENED: Final = frozenset({"exe", "mapped", "open", "cwd", "root"})
 """What CRIU opens by its path, and compares."""
 _KERNELS: Final = ("/proc", "/sys")
+_MOST_QUOTED: Final = 160
 
 
 def look(needs: Sequence[FileNeed], context: CheckContext) -> list[Finding]:
@@ -143,7 +144,7 @@ def _differs(need: FileNeed, info: os.stat_result) -> tuple[str, str] | None:
         return f"{name} has {info.st_size} bytes there, not {need.size}", _how_to_get(need)
     mode = stat.S_IMODE(info.st_mode)
     if need.use in _OPENED and mode != need.mode:
-        remedy = f"there: `chmod {need.mode:04o} {shlex.quote(printable(need.path))}`"
+        remedy = f"there: `chmod {need.mode:04o} {_quoted(need)}`"
         return f"{name} has mode {mode:04o} there, not {need.mode:04o}", remedy
     return None
 
@@ -156,8 +157,14 @@ def _name(need: FileNeed) -> str:
     return printable(need.path)
 
 
+def _quoted(need: FileNeed) -> str:
+    """The path for a command; one that would be shortened or changed is left to the reader."""
+    quoted = shlex.quote(need.path)
+    return quoted if printable(quoted, _MOST_QUOTED) == quoted else "PATH"
+
+
 def _how_to_get(need: FileNeed) -> str:
-    path = shlex.quote(printable(need.path, 120))
+    path = _quoted(need)
     if need.kind in ("character", "block"):
         letter = "c" if need.kind == "character" else "b"
         major, minor = os.major(need.device), os.minor(need.device)
@@ -165,5 +172,8 @@ def _how_to_get(need: FileNeed) -> str:
     if need.kind == "directory":
         return f"make it there, with what the tree uses in it: `mkdir -p {path}`"
     if need.use in ("exe", "mapped"):
-        return f"install the same version of its package there (`dpkg -S {path}`), or copy it there"
-    return "copy it there, as it is when the tree stands still" if need.size else "copy it there"
+        return (
+            "install the same version of its package there (`dpkg -S "
+            f"{path}` on the source says which), or copy it there"
+        )
+    return "copy it there"

@@ -11,7 +11,7 @@ from typing import Final
 
 from phaul.destination.checks.context import CheckContext
 from phaul.destination.checks.mounts import read_mounts
-from phaul.destination.checks.sheet import Sheet, octets, printable
+from phaul.destination.checks.sheet import Sheet, count, octets, printable
 from phaul.protocol.preflight import Finding, MemoryNeed
 
 __all__ = ["look"]
@@ -119,7 +119,7 @@ def _huge_pages(
         return
     if needed > max(free, 0) + max(more, 0):
         sheet.no(
-            f"{needed} huge pages of {octets(page)} are needed, {max(free, 0)} are free there",
+            f"{count(needed, 'huge page')} of {octets(page)} needed, {max(free, 0)} free there",
             f"there: raise {folder / 'nr_hugepages'}",
         )
 

@@ -20,6 +20,7 @@ __all__ = ["look"]
 
 _PF_KTHREAD: Final = 0x00200000
 _STAT_LIMIT: Final = 4096
+_PID_MAX_LIMIT: Final = 1 << 22
 _NAMESPACE: Final = "move a container that has a PID namespace of its own"
 
 
@@ -39,7 +40,7 @@ def look(needs: Sequence[PidsNeed], context: CheckContext) -> list[Finding]:
     if most is not None and (above := sorted(pid for pid in wanted if pid >= most)):
         sheet.no(
             f"PIDs up to {above[-1]} are needed, there they end at {most - 1} ({len(above)} above)",
-            f"there: `sysctl -w kernel.pid_max={max(above[-1] + 1, 32768)}`",
+            f"there: `sysctl -w kernel.pid_max={min(above[-1] + 1, _PID_MAX_LIMIT)}`",
         )
     holders = _holders(context.proc, wanted)
     for pid in sorted(holders):

@@ -25,7 +25,9 @@ _ORDER: Final = (Level.NO, Level.WARNING, Level.OK)
 
 def printable(text: str, most: int = _MOST_PATH) -> str:
     """The text without what could play with a terminal, at most `most` bytes of JSON."""
-    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * most])
+    # Of a foreign text of any length, no more than may be shown is looked at.
+    text = text if len(text) <= most else f"{text[:most]}...{text[-most:]}"
+    text = "".join(c if c.isprintable() else "?" for c in text)
     if _size(text) <= most:
         return text
     keep = most // 2

@@ -6,8 +6,8 @@ to try it.
 
 import os
 import struct
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -82,23 +82,24 @@ def owners(proc: Path, inodes: Collection[int]) -> dict[int, str]:
     """Who has the sockets of those inodes: "nginx (PID 812)"; those that are found."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[int, str] = {}
-    for process, link in _links(proc):
-        if len(found) == len(wanted):
-            break
-        if (inode := wanted.get(link)) is not None:
-            found.setdefault(inode, f"{_name(process)} (PID {process.name})")
+    with closing(_links(proc)) as links:
+        for process, link in links:
+            if (inode := wanted.get(link)) is not None:
+                found.setdefault(inode, f"{_name(process)} (PID {process.name})")
+                if len(found) == len(wanted):
+                    break
     return found
 
 
-def _links(proc: Path) -> Iterator[tuple[Path, str]]:
+def _links(proc: Path) -> Generator[tuple[Path, str], None, None]:
     """What the open descriptors of all processes lead to."""
     left = _MOST_LINKS
     for name in os.listdir(proc):  # noqa: PTH208 -- a name is all that is needed
         if not name.isdecimal():
             continue
         process = proc / name
-        with suppress(OSError):
-            for descriptor in os.scandir(process / "fd"):
+        with suppress(OSError), os.scandir(process / "fd") as descriptors:
+            for descriptor in descriptors:
                 if left <= 0:
                     return
                 left -= 1

@@ -61,7 +61,7 @@ class Log:
 
 def nice_ticks(high: float, most: int) -> list[float]:
     """0 and up to `most` round numbers, up to `high`."""
-    if not math.isfinite(high) or high <= 0:
+    if not 1e-9 <= high <= 1e15:
         return [0.0]
     raw = high / most
     power = 10.0 ** math.floor(math.log10(raw))
@@ -70,22 +70,22 @@ def nice_ticks(high: float, most: int) -> list[float]:
 
 
 def byte_ticks(values: Sequence[float], most: int = 5) -> list[float]:
-    """Powers of two, for a Log scale, that reach around all positive `values`."""
+    """Powers of two from 1 to 2**60, for a Log scale, that reach around all `values` there."""
     positive = [v for v in values if v > 0 and math.isfinite(v)]
     if not positive:
         return [1.0, 1024.0]
-    low = math.floor(math.log2(min(positive)))
-    high = math.ceil(math.log2(max(positive)))
+    low = math.floor(math.log2(min(max(min(positive), 1), 2**60)))
+    high = math.ceil(math.log2(min(max(max(positive), 1), 2**60)))
     return _powers(2, low, high, most, (1, 2, 5, 10, 20))
 
 
 def second_ticks(values: Sequence[float], most: int = 5) -> list[float]:
-    """Powers of ten, for a Log scale, that reach around all positive `values`."""
+    """Powers of ten from 1e-6 to 1e9, for a Log scale, that reach around all `values` there."""
     positive = [v for v in values if v > 0 and math.isfinite(v)]
     if not positive:
         return [0.001, 1.0]
-    low = math.floor(math.log10(min(positive)) + 1e-9)
-    high = math.ceil(math.log10(max(positive)) - 1e-9)
+    low = math.floor(math.log10(min(max(min(positive), 1e-6), 1e9)) + 1e-9)
+    high = math.ceil(math.log10(min(max(max(positive), 1e-6), 1e9)) - 1e-9)
     return _powers(10, low, high, most, (1, 2, 3, 5))
 
 

@@ -7,7 +7,6 @@ dies harms no other.  Whoever has not shown within LIMIT_S that he may come in i
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -32,8 +31,8 @@ __all__ = ["LIMIT_S", "RunAgent", "TlsAgent", "answer_connection"]
 LIMIT_S: Final = 10.0
 """How long a client may take to show that it may come in, in seconds."""
 
-RunAgent = Callable[[AgentEnd], Awaitable[None]]
-"""The agent of one migration, over its end of the transport."""
+RunAgent = Callable[[AgentEnd], Awaitable[int]]
+"""The agent of one migration, over its end of the transport; it gives the exit status."""
 
 _MemoryEnds = tuple[ssl.SSLSocket, socket.socket]
 
@@ -80,29 +79,28 @@ def answer_connection(
     """Answer an accepted connection, to its end; returns the exit status.
 
     Both descriptors are its own.  What the connection turned out to be is written to `report`: the
-    first letter of its Purpose, once it has been let in.  What goes wrong is said on standard
-    error.
+    first letter of its Purpose, once it has been let in.  Raises PeerError for one that may not
+    come in, or broke; StateError; and what the agent raises.
     """
     sock = socket.socket(fileno=descriptor)
     who = _name(sock)
     try:
-        work = partial(_answer, sock, door, run_agent, report, limit)
-        ends = anyio.run(work)
-        if ends is not None:
-            pump = Pump(*ends)
-            pump.run()
-            if pump.fault:
-                raise ConnectionLost(f"the memory channel broke: {pump.fault}")
+        became = anyio.run(partial(_answer, sock, door, run_agent, report, limit))
+        if isinstance(became, int):
+            return became
+        pump = Pump(*became)
+        pump.run()
+        if pump.fault:
+            raise ConnectionLost(f"the memory channel broke: {pump.fault}")
     except PhaulError as error:
         error.host = error.host or who
-        print(f"phaul: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
+        raise
     return 0
 
 
 async def _answer(
     sock: socket.socket, door: Door, run_agent: RunAgent, report: int | None, limit: float
-) -> _MemoryEnds | None:
+) -> _MemoryEnds | int:
     try:
         with anyio.fail_after(limit):
             stream, greeting = await _let_in(sock, door)
@@ -120,10 +118,10 @@ async def _answer(
         if greeting.purpose is Purpose.CONTROL:
             await stream.send(OK + b"\n")
             async with TlsAgent(stream) as end:
-                await run_agent(end)
+                return await run_agent(end)  # which closes it as well
     finally:
         await stream.aclose()
-    return None
+    return 0
 
 
 async def _let_in(sock: socket.socket, door: Door) -> tuple[TlsStream, Greeting]:

@@ -76,7 +76,7 @@ class Identity:
 
 
 def make_identity(host: str) -> tuple[bytes, bytes]:
-    """A new key, ECDSA P-256, and its self-signed certificate, both in PEM.
+    """A new self-signed certificate, and its key, ECDSA P-256; both in PEM.
 
     Raises ExtraMissing where `cryptography` is not installed.
     """
@@ -91,13 +91,20 @@ def make_identity(host: str) -> tuple[bytes, bytes]:
             remedy="install it: pip install 'phaul[tls]'",
         ) from error
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"phaul {host}"[:64])])
+    number = x509.random_serial_number()
+    # The subject is nobody else's: OpenSSL looks a certificate up by it, and takes the first one.
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, f"phaul {host}"[:64]),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{number:x}"),
+        ]
+    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(number)
         .not_valid_before(_FIRST_DAY)
         .not_valid_after(_LAST_DAY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -109,11 +116,9 @@ def make_identity(host: str) -> tuple[bytes, bytes]:
         )
         .sign(key, hashes.SHA256())
     )
-    return (
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-        certificate.public_bytes(serialization.Encoding.PEM),
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
+    return certificate.public_bytes(serialization.Encoding.PEM), private

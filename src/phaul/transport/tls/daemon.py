@@ -52,8 +52,9 @@ class Limits:
 class Daemon:
     """Accepts from `listeners`, which it owns, and starts `command` for each connection.
 
-    `command` is what is phaul; it gets `agent --connection FD --report FD`.  With `once` the daemon
-    ends with the first agent that was let in.
+    `command` is `phaul agent`, with the path of its program, and what it needs as arguments; it
+    gets `--connection FD --report FD`.  With `once` the daemon ends with the first agent that was
+    let in.
     """
 
     def __init__(
@@ -165,10 +166,9 @@ class _Child:
             # Above all targets of the dup2: none may close what another still needs.
             ours.append(_out_of_the_way(sock.fileno()))
             ours.append(_out_of_the_way(writer))
-            argv = [*command, "agent", "--connection", str(_CONNECTION_FD)]
             self.pid = os.posix_spawn(
-                argv[0],
-                [*argv, "--report", str(_REPORT_FD)],
+                command[0],
+                [*command, "--connection", str(_CONNECTION_FD), "--report", str(_REPORT_FD)],
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

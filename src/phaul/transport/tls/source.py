@@ -67,9 +67,9 @@ class TlsSource:
         await self.aclose()
 
     @property
-    def memory_bytes(self) -> tuple[int, int]:
-        """What the memory channels have moved so far: there, and back."""
-        return sum(pump.sent for pump in self._pumps), sum(pump.received for pump in self._pumps)
+    def memory_sent(self) -> int | None:
+        """The bytes of memory that TLS has taken so far; see SourceEnd."""
+        return sum(pump.sent for pump in self._pumps) if self._pumps else None
 
     @property
     def memory_fault(self) -> str:

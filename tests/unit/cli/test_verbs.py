@@ -1,0 +1,334 @@
+"""`list`, `status`, `cancel` and `resolve`, as another terminal sees a migration."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from phaul.cli.main import main
+from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed
+from phaul.report import Round
+from phaul.storage.entry import State
+from phaul.storage.registry import Handle, Registry
+from tests.unit.cli.conftest import Phaul, Running
+
+pytestmark = pytest.mark.usefixtures("registry", "no_leaks")
+Begin = Callable[[], Handle]
+
+DEAD = {"pid": 1, "start": 12345678901, "boot": "another"}
+
+
+def rewrite(handle: Handle, **changes: object) -> None:
+    path = handle.directory / "entry.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def a_round(number: int, predicted: float | None = 0.36) -> Round:
+    return Round(
+        number=number,
+        pages=10_240,
+        shared_pages=0,
+        skipped_pages=0,
+        frozen_s=0.01,
+        seconds=0.5,
+        dirty_rate=9.5 * (1 << 20),
+        predicted_downtime_s=predicted,
+    )
+
+
+def test_no_migrations(phaul: Phaul) -> None:
+    said = phaul("list")
+    assert (said.status, said.out) == (0, "")
+    assert said.err == "no migrations on this machine yet\n"
+    assert json.loads(phaul("list", "--json").out) == {
+        "version": 1,
+        "migrations": [],
+        "damaged": [],
+    }
+    for verb in (["status"], ["status", "k3v9"], ["cancel", "last"], ["resolve", "k3v9"]):
+        said = phaul(*verb)
+        assert said.status == 2
+        assert said.err.startswith("phaul: there is no migration")
+
+
+def test_to_look_makes_no_directory(
+    phaul: Phaul, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHAUL_STATE", str(tmp_path / "other"))
+    assert phaul("list").status == 0
+    assert not (tmp_path / "other").exists()
+
+
+def test_list(phaul: Phaul, begin: Begin) -> None:
+    first, second = begin(), begin()
+    first.finish(b"{}")
+    rewrite(first, started_unix=0.0)
+    second.update(state=State.PRE_COPY, rounds=[a_round(0), a_round(1)])
+    said = phaul("list")
+    head, *rows = said.out.splitlines()
+    assert (said.status, said.err) == (0, "")
+    assert head.split() == ["ID", "STATE", "PID", "NAME", "TARGET", "STARTED", "ROUNDS"]
+    assert [row.split()[:2] for row in rows] == [[second.id, "pre-copy"], [first.id, "done"]]
+    assert rows[0].split()[-1] == "2"
+    whole = json.loads(phaul("list", "--json").out)
+    assert [m["id"] for m in whole["migrations"]] == [second.id, first.id]
+    assert whole["migrations"][0]["rounds"][1]["sent_bytes"] == 40 << 20
+
+
+def test_list_leaves_out_what_is_long_over(phaul: Phaul, begin: Begin) -> None:
+    handles = [begin() for _ in range(14)]
+    for age, handle in enumerate(handles):
+        error = OutcomeUnknown("?") if age == 0 else Cancelled("cancelled")
+        if age != 1:
+            handle.finish(error)
+        rewrite(handle, started_unix=float(age))
+    said = phaul("list")
+    shown = [row.split()[0] for row in said.out.splitlines()[1:]]
+    assert shown == [h.id for h in reversed(handles[4:])] + [handles[1].id, handles[0].id]
+    assert said.err == "2 older not shown: `phaul list --all`\n"
+    assert len(phaul("list", "--all").out.splitlines()) == 15
+
+
+def test_list_with_damaged_ones(phaul: Phaul, begin: Begin) -> None:
+    good, bad = begin(), begin()
+    (bad.directory / "entry.json").write_text("{")
+    said = phaul("list")
+    assert (said.status, len(said.out.splitlines())) == (0, 2)
+    assert good.id in said.out
+    assert said.err.startswith(f"{bad.id}: its entry is damaged: ")
+    assert json.loads(phaul("list", "--json").out)["damaged"][0]["id"] == bad.id
+
+
+def test_a_name_cannot_command_the_terminal(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    rewrite(handle, name="\x1b[2Jx\ny", error="\x1b]0;x\x07", state="failed", fate="a\rb")
+    for verb in (["list"], ["status"], ["resolve", handle.id], ["cancel", handle.id]):
+        said = phaul(*verb)
+        assert not {"\x1b", "\r", "\x07"} & set(said.out + said.err)
+    assert "?[2Jx y" in phaul("list").out
+
+
+def test_an_unsafe_state_directory_is_refused(phaul: Phaul, tmp_path: Path) -> None:
+    (tmp_path / "state").chmod(0o777)
+    said = phaul("list")
+    assert said.status == 3
+    assert "can be written by others" in said.err
+
+
+def test_status_of_a_running_one(phaul: Phaul, running: Running) -> None:
+    running.handle.update(rounds=[a_round(0), a_round(1, 0.2)], destination="dst")
+    said = phaul("status")
+    assert said.status == 0
+    head, first, second, now, last = said.out.splitlines()
+    assert head.startswith(f"{running.handle.id}: victim, PID ")
+    assert head.endswith(", to root@other (dst)")
+    assert " ".join(first.split()) == (
+        "round 0 40.0 MiB 80.0 MiB/s dirtied 9.5 MiB/s downtime now about 360 ms"
+    )
+    assert second.endswith("downtime now about 200 ms")
+    assert now == "round 1         5.0 MiB of about 10.0 MiB, for 0.5 s"
+    assert last == "pre-copy, downtime up to 300 ms"
+    found = json.loads(phaul("status", running.handle.id[:3], "--json").out)
+    assert found["version"] == 1
+    assert found["migration"]["id"] == running.handle.id
+    assert found["now"]["sent_bytes"] == 5 << 20
+
+
+def test_status_sets_the_downtime(phaul: Phaul, running: Running) -> None:
+    said = phaul("status", running.handle.id, "--set", "max-downtime=1.5s")
+    assert (said.status, running.max_downtime_s) == (0, 1.5)
+    assert "downtime up to 1500 ms" in said.out
+
+
+@pytest.mark.parametrize(
+    "change", ["max-downtime", "max-downtime=", "max-downtime=3", "timeout=1s", "=", "a=b=c"]
+)
+def test_status_sets_nothing_else(phaul: Phaul, running: Running, change: str) -> None:
+    said = phaul("status", "--set", change)
+    assert said.status == 2
+    assert "--set max-downtime=1s" in said.err
+    assert running.max_downtime_s == 0.3
+
+
+def test_status_of_one_that_does_not_answer(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    said = phaul("status", handle.id)
+    assert said.status == 0
+    assert "connecting" in said.out
+    assert "does not answer" in said.out
+    said = phaul("status", handle.id, "--set", "max-downtime=1s")
+    assert said.status == 4
+
+
+def test_status_of_one_that_failed(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    handle.finish(RoundFailed("round 2 failed", fate="still running here, PID 4242"))
+    said = phaul("status")
+    assert said.status == 0
+    assert said.out.splitlines()[-2:] == ["failed: round 2 failed",
+                                          "still running here, PID 4242"]  # fmt: skip
+    said = phaul("status", "--set", "max-downtime=1s")
+    assert said.status == 2
+    assert "is over (failed)" in said.err
+
+
+def test_status_of_one_whose_phaul_died(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    handle.update(state=State.CUTOVER)
+    rewrite(handle, phaul=DEAD)
+    said = phaul("status")
+    assert "unknown: its phaul, PID 1, died in the state 'cutover'" in said.out
+    assert f"`phaul resolve {handle.id}`" in said.out
+    assert f"still running here, PID {handle.entry.pid}" in said.out
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_follow_ends_with_the_migration(phaul: Phaul, begin: Begin, as_json: bool) -> None:
+    handle = begin()
+    handle.update(state=State.PRE_COPY, rounds=[a_round(0)])
+
+    def go_on() -> None:
+        handle.update(rounds=[a_round(0), a_round(1)])
+        handle.update(state=State.CUTOVER)
+        handle.finish(Cancelled("cancelled", fate="still running here, PID 4242"))
+
+    timer = threading.Timer(0.5, go_on)
+    timer.start()
+    said = phaul("status", "--follow", *(["--json"] if as_json else []))
+    timer.join()
+    assert said.status == 130
+    lines = said.out.splitlines()
+    if as_json:
+        assert json.loads(lines[-1])["migration"]["state"] == "cancelled"
+        return
+    assert [line.split()[:2] for line in lines if line.startswith("round")] == [
+        ["round", "0"],
+        ["round", "1"],
+    ]
+    assert lines[-1] == "still running here, PID 4242"
+
+
+def test_ctrl_c_ends_the_following_only(
+    phaul: Phaul, running: Running, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phaul.cli.migrations.time.sleep", ctrl_c)
+    said = phaul("status", "-f")
+    assert said.status == 130
+    assert said.err == f"{running.handle.id} goes on: `phaul cancel {running.handle.id}` ends it\n"
+    assert not registry.find(running.handle.id).over
+
+
+def test_cancel(phaul: Phaul, running: Running) -> None:
+    said = phaul("cancel", running.handle.id)
+    assert said.status == 130
+    assert said.out == "cancelled; still running here, PID 4242\n"
+    again = phaul("cancel", running.handle.id)
+    assert (again.status, again.out) == (130, said.out)
+    assert "is over already" in again.err
+
+
+def test_cancel_that_comes_too_late(phaul: Phaul, running: Running) -> None:
+    running.late = True
+    said = phaul("cancel", "last")
+    assert said.status == 0
+    assert "too late" in said.err
+    assert said.out == "done; runs on other, PID 7\n"
+
+
+def test_cancel_of_one_that_has_only_begun(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    timer = threading.Timer(0.3, handle.finish, [RoundFailed("no", fate="here")])
+    timer.start()
+    said = phaul("cancel", handle.id)
+    timer.join()
+    assert said.status == 7
+    assert said.out.endswith("; here\n")
+
+
+def test_cancel_does_not_wait_for_ever(phaul: Phaul, begin: Begin) -> None:
+    said = phaul("cancel", begin().id, "--wait", "1ms")
+    assert said.status == 4
+
+
+def test_one_that_takes_the_cancel_and_goes_on(
+    phaul: Phaul, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "cancel", lambda: True)
+    said = phaul("cancel", running.handle.id, "--wait", "300ms")
+    assert said.status == 8
+    assert "has not ended within 0.3 s" in said.err
+
+
+def test_cancel_of_one_whose_phaul_died(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    rewrite(handle, phaul=DEAD)
+    said = phaul("cancel", handle.id)
+    assert said.status == 8
+    assert "phaul resolve" in said.err
+
+
+def test_resolve_with_nothing_to_settle(phaul: Phaul, begin: Begin) -> None:
+    done, failed = begin(), begin()
+    done.finish(b"{}", fate="runs on other, PID 7")
+    failed.finish(RoundFailed("no", fate="still running here, PID 4242"))
+    said = phaul("resolve", done.id)
+    assert (said.status, said.out.split(", ")[0]) == (0, "nothing to settle")
+    assert "runs on other, PID 7" in said.out
+    said = phaul("resolve", failed.id)
+    assert said.status == 0
+    assert "still running here, PID 4242" in said.out
+
+
+def test_resolve_of_a_running_one(phaul: Phaul, running: Running) -> None:
+    said = phaul("resolve", running.handle.id)
+    assert said.status == 2
+    assert f"phaul cancel {running.handle.id}" in said.err
+
+
+def test_resolve_of_an_unknown_one(phaul: Phaul, begin: Begin, registry: Registry) -> None:
+    handle = begin()
+    handle.finish(OutcomeUnknown("contact was lost between restore and commit"))
+    before = registry.scan()
+    said = phaul("resolve", handle.id)
+    assert said.status == 8
+    pid = handle.entry.pid
+    assert f"here   still running here, PID {pid}" in said.out
+    assert f"a copy may stand or run on root@other, with PID {pid}" in said.out
+    assert f"ssh root@other ps -o pid,stat,lstart,args -p {pid}" in said.out
+    assert "contact was lost" in said.out
+    assert registry.scan() == before
+
+
+def test_resolve_of_one_that_died_before_the_cutover(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    rewrite(handle, phaul=DEAD, state="pre-copy", target="phaul://other:1; rm -rf /")
+    said = phaul("resolve", handle.id)
+    assert said.status == 8
+    assert "no copy was begun on phaul://other:1" in said.out
+    assert "ssh" not in said.out
+
+
+def test_ids_are_completed(
+    begin: Begin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = begin()
+    for words in (f"phaul cancel {handle.id[:2]}", "phaul compl"):
+        monkeypatch.setenv("_PHAUL_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        with pytest.raises(SystemExit):
+            main([])
+    assert capsys.readouterr().out.splitlines() == [f"plain,{handle.id}", "plain,completion"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(phaul: Phaul, shell: str) -> None:
+    said = phaul("completion", shell)
+    assert said.status == 0
+    assert "_PHAUL_COMPLETE" in said.out
+    assert phaul("completion", "tcsh").status == 2
