@@ -1,12 +1,13 @@
 """`phaul status`: how a migration stands, and how it is changed under way.  Runs on the source."""
 
+import time
 from contextlib import suppress
 from typing import Final
 
 import click
-import msgspec
 
 from phaul.cli.migrations import MIGRATION, exit_status, fate, plain, registry, until_over
+from phaul.cli.render.status import status_json, status_of
 from phaul.cli.values import parse_duration
 from phaul.errors import PeerError, UsageError
 from phaul.source.steering import Refused, SetMaxDowntime, Standing, Status, ask
@@ -109,7 +110,7 @@ def _follow(known: Registry, entry: Entry, *, as_json: bool) -> int:
 
 
 def _json(entry: Entry, standing: Standing | None) -> str:
-    return msgspec.json.encode({"version": 1, "migration": entry, "now": standing}).decode()
+    return status_json(status_of(entry, time.time(), standing))
 
 
 def _text(entry: Entry, standing: Standing | None) -> str:
