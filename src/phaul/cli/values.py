@@ -6,12 +6,13 @@ Used before anything is done, on the source.  Pure.  A number without its unit i
 
 import re
 from collections.abc import Callable
+from enum import Enum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-__all__ = ["DURATION", "PID", "RATE", "SIZE", "parse_duration", "parse_rate", "parse_size"]
+__all__ = ["DURATION", "PID", "RATE", "SIZE", "OneOf", "parse_duration", "parse_rate", "parse_size"]
 
 _UNITS: Final = {
     "us": Fraction(1, 1_000_000),
@@ -103,8 +104,11 @@ def _whole(text: str, count: Fraction) -> int:
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
+    _Choice = click.Choice[str]
 else:
-    _ParamType = click.ParamType  # older versions of click cannot be subscripted
+    # Older versions of click cannot be subscripted.
+    _ParamType = click.ParamType
+    _Choice = click.Choice
 
 
 class _Value(_ParamType):
@@ -124,6 +128,28 @@ class _Value(_ParamType):
             return self._parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class OneOf(_Choice):
+    """The type of an option that takes a member of an Enum by its value, as the file does.
+
+    click's own goes by the members' names, and only in its newer versions.
+    """
+
+    def __init__(self, kind: type[Enum]) -> None:
+        super().__init__([str(member.value) for member in kind])
+        self._kind = kind
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401 -- click's own says str
+        """The member; a text that is none is a usage error."""
+        if isinstance(value, self._kind):
+            return value
+        return self._kind(super().convert(value, param, ctx))
 
 
 def _parse_pid(text: str) -> int:

@@ -12,7 +12,7 @@ import click
 
 from phaul.cli.configuration import Configuration, Host, Settings, read
 from phaul.cli.targets import Reach, connector
-from phaul.cli.values import DURATION, RATE
+from phaul.cli.values import DURATION, RATE, OneOf
 from phaul.errors import UsageError
 from phaul.plan import CHECKS, Compress, OnTimeout, Tcp, Wishes
 from phaul.transport.base import SourceEnd
@@ -30,15 +30,15 @@ _OPTIONS: Final = (
     click.option("--timeout", type=DURATION, help="How long the rounds may take (10m)."),
     click.option(
         "--on-timeout",
-        type=click.Choice(OnTimeout),
+        type=OneOf(OnTimeout),
         help="What to do if the downtime is not to be had, or not in time (cancel).",
     ),
     click.option("--bandwidth", type=RATE, help="Send no more than that a second (100M, 1Gbit)."),
     click.option("--max-rounds", type=click.IntRange(1), help="The most rounds (16)."),
-    click.option("--compress", type=click.Choice(Compress), help="Compress the memory (auto)."),
+    click.option("--compress", type=OneOf(Compress), help="Compress the memory (auto)."),
     click.option(
         "--tcp",
-        type=click.Choice(Tcp),
+        type=OneOf(Tcp),
         help="Keep established TCP connections, or close them.",
     ),
     click.option(

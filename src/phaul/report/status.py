@@ -155,7 +155,9 @@ def _changes(status: Status, event: Event, now: float) -> dict[str, object]:
                 "memory_bytes": event.memory_bytes,
             }
         case RoundStarted(number=number):
-            return {"phase": Phase.PRE_COPY, **_round(number, now)}
+            cutover = status.phase is Phase.CUTOVER  # the final dump is sent as a round is
+            phase = status.phase if cutover else Phase.PRE_COPY
+            return {"phase": phase, **_round(number, now)}
         case RoundProgress(number=number):
             begun = {} if status.round == number else _round(number, now)
             return begun | {

@@ -7,7 +7,17 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phaul.cli.values import DURATION, PID, RATE, SIZE, parse_duration, parse_rate, parse_size
+from phaul.cli.values import (
+    DURATION,
+    PID,
+    RATE,
+    SIZE,
+    OneOf,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
+from phaul.plan import Compress, OnTimeout, Tcp
 
 SECONDS = {"us": "0.000001", "ms": "0.001", "s": "1", "m": "60", "min": "60", "h": "3600"}
 K, M, G, T = (1024**n for n in range(1, 5))
@@ -105,6 +115,23 @@ def test_pids(pid: int) -> None:
 def test_what_is_no_pid(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no PID"):
         PID.convert(text, None, None)
+
+
+@pytest.mark.parametrize("member", [*OnTimeout, *Compress, *Tcp])
+def test_choices_are_written_as_in_the_file(member: OnTimeout | Compress | Tcp) -> None:
+    seen: list[object] = []
+
+    @click.command()
+    @click.option("--what", type=OneOf(type(member)), default=member)
+    def command(what: object) -> None:
+        seen.append(what)
+
+    for arguments in ([], ["--what", str(member.value)]):
+        assert CliRunner().invoke(command, arguments).exit_code == 0
+    assert seen == [member, member]
+    for wrong in (member.name, "x", ""):
+        assert CliRunner().invoke(command, ["--what", wrong]).exit_code == 2
+    assert f"{member.value}" in CliRunner().invoke(command, ["--help"]).output
 
 
 def test_as_options() -> None:

@@ -50,7 +50,7 @@ def test_no_migrations(phaul: Phaul) -> None:
     for verb in (["status"], ["status", "k3v9"], ["cancel", "last"], ["resolve", "k3v9"]):
         said = phaul(*verb)
         assert said.status == 2
-        assert said.err.startswith("phaul: there is no migration")
+        assert said.err.startswith("error     there is no migration")
 
 
 def test_to_look_makes_no_directory(

@@ -5,7 +5,8 @@ from tools.sample import REPORT, events
 
 
 def test_a_whole_migration() -> None:
-    status, phases = Status(), []
+    status = Status()
+    phases: list[Phase] = []
     for second, event in enumerate(events()):
         status = status.after(event, 1000.0 + second)
         if not phases or phases[-1] is not status.phase:

@@ -12,11 +12,10 @@ from phaul.cli.render.live import live_line
 from phaul.cli.render.look import Look, is_terminal
 from phaul.cli.render.narration import Narrator
 from phaul.report import Event, RoundProgress
-from phaul.report.status import Status
+from phaul.report.status import Phase, Status
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.live import Live
+    from phaul.cli.render.screen import Screen
 
 __all__ = ["Progress", "make_progress"]
 
@@ -98,7 +97,11 @@ class _Lines:
         look = Look.of(self._stream, terminal=self._terminal)
         lines = [what] if isinstance(what, str) else self._narrator.lines(what, look)
         for line in lines:
-            self._stream.write(_showable(line, self._stream) + "\n")
+            self.write(_showable(line, self._stream))
+
+    def write(self, line: str) -> None:
+        """Write one line."""
+        self._stream.write(line + "\n")
         self._stream.flush()
 
     def end(self) -> None:
@@ -106,67 +109,49 @@ class _Lines:
 
 
 class _Live(_Lines):
-    """Lines, and under them one that changes."""
+    """Lines, and under them one that changes.
+
+    While the other host is being reached there is no live line, and the cursor is left alone: ssh
+    may be asking for a password on this terminal.
+    """
 
     def __init__(self, stream: TextIO, verbose: int) -> None:
         super().__init__(stream, verbose, terminal=True, live=True)
         self._status = Status()
-        self._console: Console | None = None
-        self._live: Live | None = None
+        self._screen: Screen | None = None
 
     def begin(self) -> None:
-        # Imported here, in the writing thread: a tenth of a second that nobody waits for.
-        from rich.console import Console
-        from rich.live import Live
-
-        look = Look.of(self._stream, terminal=True)
-        self._console = Console(
-            file=self._stream,
-            force_terminal=True,
-            force_interactive=True,
-            no_color=not look.colour,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-        self._live = Live(
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._live.start()
+        # Imported here, in the writing thread: nobody waits for it.
+        import phaul.cli.render.screen  # noqa: F401
 
     def show(self, what: Event | str) -> None:
-        from rich.text import Text
-
-        assert self._console is not None
-        look = Look.of(self._stream, terminal=True)
-        if isinstance(what, str):
-            lines = [what]
-        else:
+        if not isinstance(what, str):
             self._status = self._status.after(what, time.time())
-            lines = self._narrator.lines(what, look)
-        for line in lines:
-            # Not folded again: a path that is longer than the line stays in one piece.
-            self._console.print(Text.from_ansi(_showable(line, self._stream)), soft_wrap=True)
+        reached = self._status.started_unix and self._status.phase is not Phase.CONNECTING
+        if self._screen is None and reached and not self._status.phase.ended:
+            from phaul.cli.render.screen import Screen
+
+            look = Look.of(self._stream, terminal=True)
+            self._screen = Screen(self._stream, colour=look.colour)
+        super().show(what)
         self.tick()
+
+    def write(self, line: str) -> None:
+        if self._screen is None:
+            super().write(line)
+        else:
+            self._screen.line(line)
 
     def tick(self) -> None:
         """Bring the live line up to date."""
-        from rich.text import Text
-
-        assert self._live is not None
-        look = Look.of(self._stream, terminal=True)
-        line = live_line(self._status, time.time(), look) if self._status.started_unix else ""
-        text = Text.from_ansi(_showable(line, self._stream))
-        text.no_wrap, text.overflow = True, "ellipsis"
-        self._live.update(text, refresh=True)
+        if self._screen is not None:
+            look = Look.of(self._stream, terminal=True)
+            line = live_line(self._status, time.time(), look)
+            self._screen.live(_showable(line, self._stream))
 
     def end(self) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._screen is not None:
+            self._screen.stop()
 
 
 def _showable(line: str, stream: TextIO) -> str:

@@ -34,13 +34,14 @@ class Certificate:
     def __post_init__(self) -> None:
         if not 1 <= len(self.der) <= MOST_BYTES:
             raise ValueError(f"a certificate has 1 to {MOST_BYTES} bytes")
+        # A sequence of this many bytes, and nothing behind it.
+        if self.der[:2] != b"\x30\x82" or int.from_bytes(self.der[2:4]) + 4 != len(self.der):
+            raise ValueError("that is not one certificate")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(cadata=self.der)
         except ssl.SSLError as error:
             raise ValueError("that is not a certificate") from error
-        if context.cert_store_stats()["x509"] != 1:
-            raise ValueError("that is not one certificate")
 
     @classmethod
     def from_pem(cls, text: str) -> "Certificate":

@@ -72,6 +72,8 @@ class Pump:
         self.break_off()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
+        elif not self._closed:  # nobody has run it
+            self._end()
 
     def _pump(self) -> None:
         out, into = memoryview(bytearray(_BUFFER)), memoryview(bytearray(_BUFFER))
