@@ -201,9 +201,12 @@ def test_terminal_from_outside(victim: StartSubject, refused: Refusal, terminal:
 # -- resources
 
 
-def test_no_space_for_the_images(hosts: Hosts, victim: StartSubject, refused: Refusal) -> None:
+@pytest.mark.parametrize("size", ["1m", "24m"])
+def test_no_space_for_the_images(
+    hosts: Hosts, victim: StartSubject, refused: Refusal, size: str
+) -> None:
     subject = victim("dirtier", "--size-mb", 32)
-    with hosts.destination.mounted(AGENT_DIRECTORY, "1m"):
+    with hosts.destination.mounted(AGENT_DIRECTORY, size):
         refused(subject, AGENT_DIRECTORY, check="space")
 
 
