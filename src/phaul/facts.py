@@ -126,9 +126,10 @@ class File:
     """A file, directory, device or fifo that the tree has mapped, open, stands in, or watches.
 
     Of use "unix" is the directory of a socket's name.  `fd` is None for what is no descriptor.
-    `disk` is what it occupies, which is what CRIU's ghost limit is about.  `append_only` says that
-    it is open for appending alone: CRIU then compares neither its size nor its build-id.  `mounted`
-    is False for a file on a mount that none of the tree's mount namespaces has.
+    `disk` is what it occupies, which is what CRIU's ghost limit is about.  `written`: it is open
+    for writing.  `append_only`: it is open for appending alone, and CRIU then compares neither its
+    size nor its build-id.  `mounted` is False for a file on a mount that none of the tree's mount
+    namespaces has.
     """
 
     path: str
@@ -142,6 +143,7 @@ class File:
     device: int = 0
     build_id: str = ""
     append_only: bool = False
+    written: bool = False
     fate: Fate = Fate.THERE
     mounted: bool = True
 

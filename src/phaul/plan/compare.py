@@ -10,7 +10,7 @@ from typing import Final
 from phaul.protocol.messages import CriuVersion, HostFacts
 from phaul.protocol.preflight import Finding, Level, Where
 
-__all__ = ["CLOCKS_AGREE_S", "ClockOffset", "compare", "compare_clocks"]
+__all__ = ["CLOCKS_AGREE_S", "ClockOffset", "alone", "compare", "compare_clocks"]
 
 CLOCKS_AGREE_S: Final = 0.05
 """Seconds; below it a jump of the wall clock is as long as a short downtime."""
@@ -47,6 +47,34 @@ def compare(source: HostFacts, destination: HostFacts) -> tuple[Finding, ...]:
         *_features(source, destination),
         *_machine(source.machine, destination.machine),
         _kernel(source.kernel, destination.kernel),
+    )
+
+
+def alone(host: HostFacts) -> tuple[Finding, ...]:
+    """The findings of `criu` and `features` for one host, which is called the source."""
+
+    def found(check: str, good: bool, right: str, wrong: str, remedy: str) -> Finding:
+        level = Level.OK if good else Level.WARNING
+        what, remedy = (right, "") if good else (wrong, remedy)
+        return Finding(check=check, level=level, where=Where.SOURCE, what=what, remedy=remedy)
+
+    return (
+        found("criu", True, f"CRIU {_name(host.criu)}, which finds nothing wrong", "", ""),
+        found(
+            "features",
+            host.mem_track,
+            "the kernel tracks dirty memory (soft-dirty)",
+            "the kernel does not track dirty memory (soft-dirty): from here, a process is stopped "
+            "and copied as a whole",
+            "boot a kernel with CONFIG_MEM_SOFT_DIRTY",
+        ),
+        found(
+            "features",
+            host.lazy_pages,
+            "memory can be restored lazily (userfaultfd)",
+            "memory cannot be restored lazily (userfaultfd)",
+            "boot a kernel with CONFIG_USERFAULTFD",
+        ),
     )
 
 

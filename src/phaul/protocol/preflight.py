@@ -83,7 +83,8 @@ class FileNeed(_Need, frozen=True, kw_only=True, tag="file"):
     `use` is what for: "exe", "mapped", "open", "cwd", "root", "inotify", "unix" (the directory of a
     named socket), "cgroup".  `kind` is its type.  `mode` are the permission bits; `size` is of a
     regular file, None where it does not matter (it is written to, and CRIU does not compare it);
-    `build_id` is of an ELF file, "" for others; `device` is a device's st_rdev.  `pid` uses it.
+    `build_id` is of an ELF file, "" for others; `device` is a device's st_rdev.  `pid` uses it;
+    `written` says that it has it open for writing, so that its size may change until the freeze.
     """
 
     path: AbsolutePath
@@ -94,6 +95,7 @@ class FileNeed(_Need, frozen=True, kw_only=True, tag="file"):
     size: Bytes | None = None
     build_id: Hex = ""
     device: Device = 0
+    written: bool = False
 
 
 class PidsNeed(_Need, frozen=True, kw_only=True, tag="pids"):

@@ -14,6 +14,7 @@ from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
 from phaul.errors import CriuUnusable, PhaulError
 from phaul.plan import Wishes
+from phaul.plan.compare import alone
 from phaul.protocol.preflight import Finding, Level, Where
 from phaul.source.counterpart import Counterpart
 from phaul.source.introduction import say_hello
@@ -24,6 +25,8 @@ from phaul.transport.caller import Caller
 __all__ = ["Checked", "check"]
 
 _LEAVE_S: Final = 20.0
+_LOOK_S: Final = 1.5
+"""How long the dirty rate of the process is measured at least."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ async def check(
     except CriuUnusable as unfit:
         return Checked(host, "", (*preflight.findings, _unusable(unfit, Where.SOURCE)))
     if connect is None:
-        return Checked(host, "", preflight.findings)
+        await preflight.measure(_LOOK_S)
+        return Checked(host, "", (*alone(preflight.here), *preflight.findings))
     error: BaseException | None = None
     there = ""
     # What is raised inside a task group comes out in a group: so it is carried out by hand.
@@ -65,6 +69,7 @@ async def check(
                 there = welcome.facts.host
                 tasks.start_soon(end.control.stay_alive)
                 await preflight.look_there(caller, welcome)
+                await preflight.measure(_LOOK_S)
                 await Counterpart(caller, Timeouts()).take_leave(_LEAVE_S)
         except BaseException as raised:
             error = raised

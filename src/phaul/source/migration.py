@@ -25,8 +25,11 @@ from anyio.abc import TaskGroup
 from phaul.config import Config, Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
-from phaul.errors import Cancelled, NotConverged, OutcomeUnknown, PeerError, PhaulError
-from phaul.plan import OnTimeout, Plan, Wishes
+from phaul.criu.images import read_inventory
+from phaul.errors import Cancelled, ImageError, NotConverged, OutcomeUnknown, PeerError, PhaulError
+from phaul.network.addresses import local_addresses
+from phaul.network.locks import remove_table, table_name
+from phaul.plan import OnTimeout, Plan, Tcp, Wishes
 from phaul.protocol import messages as m
 from phaul.protocol.preflight import Finding
 from phaul.report import (
@@ -57,6 +60,10 @@ from phaul.transport.caller import Caller
 __all__ = ["Migration", "Order"]
 
 _ASK_S: Final = 60.0
+_LOOK_S: Final = 1.5
+_GLANCE_S: Final = 0.2
+"""How long the dirty rate is measured at least, in a dry run and before a migration; natively the
+rest of the preflight takes about as long as the shorter one."""
 _LEAVE_S: Final = 20.0
 _PROGRESS_S: Final = 0.25
 
@@ -184,6 +191,7 @@ class Migration:
                 self._emit(_connected(welcome.facts))
                 tasks.start_soon(end.control.stay_alive)
                 await preflight.look_there(caller, welcome)
+                await preflight.measure(_LOOK_S if self._order.dry_run else _GLANCE_S)
                 self.findings = preflight.findings
                 self._emit(Checked(findings=self.findings))
                 self.plan = preflight.plan()
@@ -236,7 +244,7 @@ class Migration:
             await self._leave_after(error, counterpart, subject)
             raise
         self._tell_at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
-        warnings = await self._leave(counterpart, peer)
+        warnings = (*await self._unlock(preflight), *await self._leave(counterpart, peer))
         # Without the memory they are of no use to anybody.
         shutil.rmtree(self._order.directory / "images", ignore_errors=True)
         return msgspec.structs.replace(
@@ -253,6 +261,27 @@ class Migration:
             plan=self.plan,
             warnings=warnings,
         )
+
+    async def _unlock(self, preflight: Preflight) -> tuple[str, ...]:
+        """Take CRIU's network lock away, once it protects nothing any more."""
+        if self._order.wishes.tcp is not Tcp.KEEP:
+            return ()
+        with anyio.CancelScope(shield=True):
+            try:
+                images = sorted((self._order.directory / "images").glob("*/inventory.img"))
+                table = table_name(read_inventory(images[-1]).run_id) if images else ""
+                moved = {a for a in preflight.connected_addresses if not a.is_loopback}
+                here = local_addresses(moved)
+            except (OSError, ImageError) as error:
+                return (f"CRIU's network lock may still be there (`nft list tables`): {error}",)
+            if here:
+                names = ", ".join(sorted(map(str, here)))
+                return (
+                    f"the connections' address {names} is still on this host, so their packets are "
+                    f"locked out: move it, then `nft delete table inet {table}`",
+                )
+            failed = await remove_table(table) if table else ""
+        return (f"nft table inet {table} cannot be removed: {failed}",) if failed else ()
 
     async def _leave(self, counterpart: Counterpart, peer: str) -> tuple[str, ...]:
         """Say goodbye after the commit; what fails is only a warning."""

@@ -10,8 +10,9 @@ Runs on the source, before anything is frozen; the other host's half is done by 
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,11 @@ import msgspec
 from phaul.criu.engine import Engine, Facts
 from phaul.criu.facts import host_facts
 from phaul.criu.fitness import privileges
-from phaul.criu.rpc import CriuOptions
+from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.criu.workers import Workers
 from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
 from phaul.facts import Survey
+from phaul.network.addresses import IPAddress
 from phaul.plan import CHECKS, Plan, Tcp, Wishes
 from phaul.plan.compare import ClockOffset, compare, compare_clocks
 from phaul.plan.judge import judge
@@ -33,16 +35,18 @@ from phaul.plan.predict import make_plan
 from phaul.plan.sourcecriu import SourceCriu
 from phaul.policy.prediction import Costs
 from phaul.protocol import messages as m
-from phaul.protocol.preflight import CpuNeed, Finding, ImagesNeed, Level, Need, Where
+from phaul.protocol.frames import MAX_CONTROL
+from phaul.protocol.preflight import CpuNeed, FileNeed, Finding, ImagesNeed, Level, Need, Where
+from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.needs import needs
 from phaul.subjects.survey import survey
 from phaul.transport.caller import Caller
 
-__all__ = ["Preflight"]
+__all__ = ["Preflight", "turns"]
 
 _ASK_S: Final = 60.0
-_AT_ONCE: Final = 200
-"""Needs in one message: some 100 KiB."""
+_MOST_NEEDS: Final = 1024
+_MOST_BYTES: Final = MAX_CONTROL // 2
 _METADATA: Final = 16 << 20
 """What the images have beside the memory, generously."""
 _CLOCK_TRIES: Final = 3
@@ -67,6 +71,8 @@ class Preflight:
         self._options = WantedOptions()
         self.survey: Survey | None = None
         self.dirty_rate: float | None = None
+        self._meter: DirtyMeter | None = None
+        self._meter_begun = 0.0
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -74,6 +80,12 @@ class Preflight:
         places = {name: place for place, name in enumerate(CHECKS)}
         allowed = (self._allowed(finding) for finding in self._found)
         return tuple(sorted(allowed, key=lambda f: (places[f.check], f.where is Where.DESTINATION)))
+
+    @property
+    def here(self) -> m.HostFacts:
+        """This host; `look_here` was done."""
+        assert self._here is not None
+        return self._here
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -85,6 +97,12 @@ class Preflight:
     def memory_bytes(self) -> int:
         """The tree's resident memory."""
         return self.survey.memory.resident if self.survey else 0
+
+    @property
+    def connected_addresses(self) -> frozenset[IPAddress]:
+        """The local addresses of the tree's TCP connections."""
+        found = self.survey.connections if self.survey else ()
+        return frozenset(ip_address(socket.address) for socket in found)
 
     @property
     def costs(self) -> Costs:
@@ -105,6 +123,10 @@ class Preflight:
         self._found += privileges(Where.SOURCE)
         if self._pid is not None:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
+            if facts.mem_track:
+                self._meter = DirtyMeter(self._pid)
+                await anyio.to_thread.run_sync(self._meter.start)
+                self._meter_begun = time.monotonic()
             self._options = options_for(self.survey, self._wishes)
             version = facts.version
             numbers = (version.major, version.minor, version.sublevel)
@@ -120,14 +142,33 @@ class Preflight:
         self._found += compare(self._here, welcome.facts)
         self._found.append(compare_clocks(await _clocks(caller)))
         wanted = await self._needs()
-        for begin in range(0, len(wanted), _AT_ONCE):
-            answer = await caller.call(
-                m.Survey(needs=tuple(wanted[begin : begin + _AT_ONCE])), _ASK_S
-            )
+        for turn in turns(wanted):
+            answer = await caller.call(m.Survey(needs=turn), _ASK_S)
             if not isinstance(answer, m.Surveyed):
                 raise ProtocolError("the other side does not say what it found")
             self._found += answer.findings
         self._found = _merged(self._found)
+
+    async def measure(self, least_s: float) -> None:
+        """Read how much the tree has dirtied since `look_here`, `least_s` ago at least.
+
+        To be done before the first round: later it would take marks away that CRIU needs.
+        """
+        meter, self._meter = self._meter, None
+        if meter is None:
+            return
+        await anyio.sleep(max(self._meter_begun + least_s - time.monotonic(), 0))
+        self.dirty_rate = await anyio.to_thread.run_sync(meter.stop)
+        if self.dirty_rate is not None:
+            self._found.append(
+                Finding(
+                    check="dirty-rate",
+                    level=Level.OK,
+                    where=Where.SOURCE,
+                    what=f"the tree changes {self.dirty_rate / (1 << 20):.1f} MiB of its memory "
+                    "a second",
+                )
+            )
 
     def plan(self) -> Plan:
         """The plan; `look_here` was done."""
@@ -136,14 +177,20 @@ class Preflight:
 
     def criu_options(self) -> CriuOptions:
         """What the tree needs of the dump."""
+        # Without connections to be kept there is nothing to lock, and no table is left behind.
+        lock = NetworkLock.NFTABLES if self._options.tcp_established else NetworkLock.SKIP
         return CriuOptions(
-            **{f.name: getattr(self._options, f.name) for f in fields(self._options)}
+            network_lock=lock,
+            **{f.name: getattr(self._options, f.name) for f in fields(self._options)},
         )
 
     def restore_options(self) -> m.RestoreOptions:
         """What the tree needs of the restore."""
         names = {f.name for f in fields(self._options)} & set(m.RestoreOptions.__struct_fields__)
-        return m.RestoreOptions(**{name: getattr(self._options, name) for name in names})
+        lock = NetworkLock.NFTABLES if self._options.tcp_established else NetworkLock.SKIP
+        return m.RestoreOptions(
+            network_lock=lock, **{name: getattr(self._options, name) for name in names}
+        )
 
     def require_passed(self) -> None:
         """Raise Refused, or IncompatibleTarget, if something would make the migration fail."""
@@ -184,6 +231,24 @@ class Preflight:
         if finding.level is Level.NO and finding.check in self._wishes.allow:
             return msgspec.structs.replace(finding, level=Level.WARNING)
         return finding
+
+
+def turns(wanted: Sequence[Need]) -> Iterator[tuple[Need, ...]]:
+    """The needs in as many messages as it takes.
+
+    What is not a file comes first, and together: space and memory are looked at as one.
+    """
+    turn: list[Need] = []
+    size = 0
+    for need in sorted(wanted, key=lambda need: isinstance(need, FileNeed)):
+        length = len(msgspec.json.encode(need))
+        if turn and (len(turn) == _MOST_NEEDS or size + length > _MOST_BYTES):
+            yield tuple(turn)
+            turn, size = [], 0
+        turn.append(need)
+        size += length
+    if turn:
+        yield tuple(turn)
 
 
 async def _cpu_image(engine: Engine) -> bytes:

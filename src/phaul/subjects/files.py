@@ -104,6 +104,7 @@ class Files:
                 status,
                 fd=each.fd,
                 append_only=append_only,
+                written=each.info.access != os.O_RDONLY,
                 mounted=mounted,
                 read=read and not append_only,
             )
@@ -126,6 +127,7 @@ class Files:
         *,
         fd: int | None = None,
         append_only: bool = False,
+        written: bool = False,
         mounted: bool = True,
         read: bool = True,
     ) -> File:
@@ -143,6 +145,7 @@ class Files:
             device=status.st_rdev if kind in {"character", "block"} else 0,
             build_id=self._build_id(pid, where) if kind == "file" and read else "",
             append_only=append_only,
+            written=written,
             fate=fate,
             mounted=mounted,
         )

@@ -84,6 +84,7 @@ def _files(survey: Survey) -> Iterable[FileNeed]:
             size=file.size if whole else None,
             build_id=file.build_id if whole else "",
             device=file.device,
+            written=file.written,
         )
 
 

@@ -19,13 +19,18 @@ _LIMIT: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a dump says of itself; `dump_uptime_us` is 0 where CRIU did not write it."""
+    """What a dump says of itself.
+
+    `dump_uptime_us` is 0 and `run_id` "" where CRIU did not write it.  `run_id` names the run that
+    dumped; its network lock is called after it.
+    """
 
     img_version: int
     lsm_type: int
     dump_uptime_us: int
     pre_dump_mode: int
     tcp_close: bool
+    run_id: str = ""
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -40,4 +45,5 @@ def read_inventory(path: Path) -> Inventory:
         dump_uptime_us=wire.dump_uptime,
         pre_dump_mode=wire.pre_dump_mode,
         tcp_close=wire.tcp_close,
+        run_id=text if isinstance(text := wire.dump_criu_run_id, str) else "",
     )

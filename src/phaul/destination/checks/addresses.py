@@ -10,9 +10,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from phaul.destination.checks.context import CheckContext
-from phaul.destination.checks.netlink import IPAddress
 from phaul.destination.checks.sheet import Sheet, count, printable
 from phaul.destination.checks.sockets import LISTEN, Bound, bound, owners, plain
+from phaul.network.addresses import IPAddress
 from phaul.protocol.preflight import AddressNeed, Finding
 
 __all__ = ["look", "overlap"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phaul.criu.engine import Engine
-from phaul.destination.checks.netlink import IPAddress, local_addresses
+from phaul.network.addresses import IPAddress, local_addresses
 
 __all__ = ["CheckContext"]
 

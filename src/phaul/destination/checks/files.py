@@ -15,7 +15,7 @@ import os
 import shlex
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from phaul.destination.checks.context import CheckContext
 from phaul.destination.checks.mounts import PSEUDO, read_mounts
@@ -55,6 +55,13 @@ _KERNELS: Final = ("/proc", "/sys")
 _MOST_QUOTED: Final = 160
 
 
+class _Growing(NamedTuple):
+    """What may be wrong with a file that is written to: only its size at the freeze decides."""
+
+    what: str
+    remedy: str
+
+
 def look(needs: Sequence[FileNeed], context: CheckContext) -> list[Finding]:
     """The findings of the checks that the needs belong to."""
     sheets = {name: Sheet(name) for name in _NOUNS}
@@ -68,7 +75,9 @@ def look(needs: Sequence[FileNeed], context: CheckContext) -> list[Finding]:
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else error
             wrong = f"{_name(need)} cannot be looked at: {said}", "see to it that root can read it"
-        if wrong:
+        if isinstance(wrong, _Growing):
+            sheet.warn(*wrong)
+        elif wrong:
             sheet.no(*wrong)
         else:
             sheet.right += 1
@@ -141,6 +150,13 @@ def _differs(need: FileNeed, info: os.stat_result) -> tuple[str, str] | None:
             "load the driver in the same order, or make the device file as it is on the source"
         )
     if kind == stat.S_IFREG and need.size is not None and info.st_size != need.size:
+        if need.written:
+            return _Growing(
+                f"{name} is written to: {info.st_size} bytes there, {need.size} when it was looked "
+                "at here",
+                "it must be the same when the process stands still: let both hosts have one file, "
+                "on storage that they share",
+            )
         return f"{name} has {info.st_size} bytes there, not {need.size}", _how_to_get(need)
     mode = stat.S_IMODE(info.st_mode)
     if need.use in _OPENED and mode != need.mode:

@@ -13,8 +13,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from phaul.destination.checks.netlink import IPAddress
 from phaul.destination.checks.sheet import printable
+from phaul.network.addresses import IPAddress
 
 __all__ = ["LISTEN", "Bound", "bound", "owners", "parse"]
 

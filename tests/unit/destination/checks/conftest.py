@@ -7,7 +7,7 @@ import pytest
 
 from phaul.criu.engine import Engine
 from phaul.destination.checks import CheckContext
-from phaul.destination.checks.netlink import IPAddress
+from phaul.network.addresses import IPAddress
 from phaul.protocol.preflight import Finding, Level
 
 

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaul.destination.checks.netlink import interface_address, local_addresses, messages
+from phaul.network.addresses import interface_address, local_addresses, messages
 
 
 def local(*addresses: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""What of the network has to be looked after in a migration."""
