@@ -64,7 +64,8 @@ Command = Callable[..., Outcome]
 
 def run_phaul(guest: Guest, *words: object, timeout: float = 300) -> Outcome:
     """Run `phaul` on a guest, to its end."""
-    result = guest.run(["phaul", *(str(word) for word in words)], timeout=timeout)
+    argv = ["/usr/local/bin/phaul", *(str(word) for word in words)]
+    result = guest.run(argv, timeout=timeout)
     return Outcome(result.status, result.stdout.decode(), result.stderr.decode())
 
 
