@@ -22,7 +22,6 @@ from phaul.transport.tls.source import TlsSource
 from phaul.transport.tls.target import TlsTarget
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-ROOT = Path(__file__).parents[3]
 LIMIT = 60.0
 
 
@@ -38,7 +37,7 @@ def serving(folder: Path, *arguments: str) -> "Iterator[tuple[subprocess.Popen[s
     """A `phaul serve` that is ready, with a socket as systemd passes it; and its port."""
     notified = folder / "notify"
     environment = {
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "PHAUL_STATE": str(folder / "theirs"),
         "NOTIFY_SOCKET": str(notified),
         "LISTEN_FDS": "1",

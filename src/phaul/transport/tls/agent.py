@@ -129,8 +129,8 @@ async def _let_in(sock: socket.socket, door: Door) -> tuple[TlsStream, Greeting]
     trusted = door.trusted()
     joinable = door.joinable()
     context = server_context(door.identity(), trusted.values(), joinable=joinable)
-    keep_alive(sock)
     try:
+        keep_alive(sock)
         stream = await TlsStream.handshake(sock, context, server_side=True)
     except OSError as error:
         why = getattr(error, "reason", None) or error.strerror or str(error)

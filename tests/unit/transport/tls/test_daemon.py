@@ -24,7 +24,6 @@ from tests.unit.protocol.samples import HELLO, PREPARE
 from tests.unit.transport.tls.conftest import LIMIT, Hosts
 
 pytestmark = pytest.mark.anyio
-ROOT = Path(__file__).parents[4]
 COMMAND = (sys.executable, str(Path(__file__).with_name("fake_connection.py")))
 
 
@@ -56,7 +55,7 @@ async def running(
     listener = socket.create_server(("127.0.0.1", 0))
     address = Address("127.0.0.1", listener.getsockname()[1])
     environment = {
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "PHAUL_STATE": str(hosts.theirs.path),
         "FAKE_CONNECTION": fake,
     }
