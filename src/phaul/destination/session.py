@@ -29,7 +29,7 @@ from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
 from phaul.criu.workers import Workers
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
-from phaul.pages.channel import MemoryChannel
+from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.storage.workdir import WorkDir
 
 __all__ = ["DestinationSession"]
@@ -53,11 +53,13 @@ class DestinationSession:
     """One migration on the destination: an async context manager.
 
     To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
-    used; to leave it is `close`.
+    used; to leave it is `close`.  `open_channel` makes the memory channel of a descriptor and this
+    host's name, for one with options.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, open_channel: OpenChannel = MemoryChannel) -> None:
         self._config = config
+        self._open_channel = open_channel
         self._engine = Engine(config.criu_command, HOST)
         self._iteration: _Iteration | None = None
         self._restore: Operation | None = None
@@ -65,7 +67,7 @@ class DestinationSession:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        channel = MemoryChannel(self._config.memory_fd, HOST)
+        channel = self._open_channel(self._config.memory_fd, HOST)
         workers = Workers(self._engine, (channel.criu_fd,))
         try:
             self.facts = await workers.examine()
@@ -168,7 +170,7 @@ class DestinationSession:
         """Start over with a fresh socket after a failed or cancelled attempt."""
         if self._iteration is not None or self._restore is not None:
             raise UsageError("an attempt is still under way", host=HOST)
-        channel = MemoryChannel(memory_fd, HOST)
+        channel = self._open_channel(memory_fd, HOST)
         await self._workers.close()
         self._channel.close()
         self._channel = channel

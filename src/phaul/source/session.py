@@ -19,7 +19,7 @@ from phaul.errors import (
     PhaulError,
     UsageError,
 )
-from phaul.pages.channel import MemoryChannel
+from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.policy import StopReason
 from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
@@ -46,10 +46,20 @@ class Local(Protocol):
 
 
 class SourceSession:
-    """One migration on the source, which may be tried again with a fresh socket after a failure."""
+    """One migration on the source, which may be tried again with a fresh socket after a failure.
+
+    `open_channel` makes the memory channel of a descriptor and this host's name, for one with
+    options.
+    """
 
     def __init__(
-        self, config: Config, local: Local, remote: Remote, emit: EventHandler | None = None
+        self,
+        config: Config,
+        local: Local,
+        remote: Remote,
+        emit: EventHandler | None = None,
+        *,
+        open_channel: OpenChannel = MemoryChannel,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -58,6 +68,7 @@ class SourceSession:
         self._local = local
         self._remote = remote
         self._emit = emit or (lambda _event: None)
+        self._open_channel = open_channel
         self._engine = Engine(config.criu_command, HOST)
         self.canceller = Canceller()
         self.channel_used = False
@@ -81,7 +92,7 @@ class SourceSession:
     async def _prepare_and_move(
         self, stack: AsyncExitStack, subject: Subject, begun: float
     ) -> Report:
-        channel = MemoryChannel(self._config.memory_fd, HOST)
+        channel = self._open_channel(self._config.memory_fd, HOST)
         stack.callback(channel.close)
         workers = Workers(self._engine, (channel.criu_fd,))
         await stack.enter_async_context(workers)
