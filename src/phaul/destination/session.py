@@ -30,7 +30,7 @@ from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
 from phaul.criu.workers import Workers
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
-from phaul.pages.channel import MemoryChannel
+from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.storage.workdir import WorkDir
 
 __all__ = ["DestinationSession"]
@@ -57,6 +57,7 @@ class DestinationSession:
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
+    `open_channel` makes the memory channel of a descriptor and this host's name.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class DestinationSession:
         facts: Facts | None = None,
         host: str = HOST,
         tasks: TaskGroup | None = None,
+        open_channel: OpenChannel = MemoryChannel,
     ) -> None:
+        self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
         self._config = config
@@ -79,7 +82,7 @@ class DestinationSession:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        channel = MemoryChannel(self._config.memory_fd, self._host)
+        channel = self._open_channel(self._config.memory_fd, self._host)
         workers = Workers(self._engine, (channel.criu_fd,))
         try:
             self.facts = self._given or await workers.examine()
@@ -189,7 +192,7 @@ class DestinationSession:
         """Start over with a fresh socket after a failed or cancelled attempt."""
         if self._iteration is not None or self._restore is not None:
             raise UsageError("an attempt is still under way", host=self._host)
-        channel = MemoryChannel(memory_fd, self._host)
+        channel = self._open_channel(memory_fd, self._host)
         await self._workers.close()
         self._channel.close()
         self._channel = channel

@@ -1,20 +1,24 @@
 """The memory channel: the caller's socket, as CRIU should get it.
 
 Used on both hosts, from the first round to the end of the cutover.  A unix socket is handed to CRIU
-as it is; any other stream socket gets a socket pair for CRIU and a relay beside it.
+as it is, unless something is to be done with its bytes; any other stream socket gets a socket pair
+for CRIU and a relay beside it.
 """
 
 import os
 import select
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from phaul.errors import DescriptorError, MemoryChannelError
+from phaul.errors import DescriptorError, MemoryChannelError, UsageError
+from phaul.pages.bandwidth import Bandwidth
+from phaul.pages.frames import Compression
 from phaul.pages.relay import Relay
 
-__all__ = ["MemoryChannel"]
+__all__ = ["MemoryChannel", "OpenChannel"]
 
 _REMEDY: Final = "pass one end of a connected stream socket that stays open during the migration"
 
@@ -26,26 +30,71 @@ class MemoryChannel:
     Raises DescriptorError if it is closed, or is no connected stream socket.  `criu_fd` is the
     descriptor for CRIU.  After `break_off` the channel is spent: a round that failed leaves bytes
     of unknown number in it, so the next attempt needs a fresh socket.
+
+    `bandwidth` limits what is sent, in bytes a second.  The source's `compression` and the
+    destination's `framed` go together: either both ends have them, or neither.  With any of these,
+    or with `count`, a unix socket gets a relay too.
     """
 
-    def __init__(self, memory_fd: int, host: str = "") -> None:
+    def __init__(
+        self,
+        memory_fd: int,
+        host: str = "",
+        *,
+        bandwidth: float | None = None,
+        compression: Compression = Compression.NONE,
+        framed: bool = False,
+        count: bool = False,
+    ) -> None:
+        limit = Bandwidth(bandwidth)
+        count = count or framed or bandwidth is not None or compression is not Compression.NONE
         self._sock = _connected(memory_fd, host)
         self._host = host
         self._relay: Relay | None = None
         self._pair: socket.socket | None = None
         self.broken = False
         self._sock.setblocking(True)
-        if self._sock.family == socket.AF_UNIX:
+        if self._sock.family == socket.AF_UNIX and not count:
             self.criu_fd = self._sock.fileno()
         else:
             self._pair, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._relay = Relay(near, self._sock.dup())
+            self._relay = Relay(
+                near,
+                self._sock.dup(),
+                bandwidth=limit,
+                compression=compression,
+                framed=framed,
+            )
             self.criu_fd = self._pair.fileno()
 
     @property
     def relayed_bytes(self) -> int | None:
         """The bytes that crossed the network so far, both ways; None where nothing counts them."""
         return self._relay.sent + self._relay.received if self._relay else None
+
+    @property
+    def sent(self) -> int | None:
+        """The bytes that were sent to the network so far; None where nothing counts them."""
+        return self._relay.sent if self._relay else None
+
+    @property
+    def received(self) -> int | None:
+        """The bytes that came from the network so far; None where nothing counts them."""
+        return self._relay.received if self._relay else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What CRIU wrote and read so far, before compression; None where nothing counts it."""
+        return self._relay.memory_bytes if self._relay else None
+
+    def limit(self, bandwidth: float | None) -> None:
+        """Change the limit of what is sent, in bytes a second, None for none; from any thread.
+
+        Raises UsageError where there is no relay: make the channel with `count` for that.
+        """
+        if self._relay is None:
+            raise UsageError("this memory channel has no relay that could limit it")
+        self._relay.bandwidth.limit(bandwidth)
 
     def check(self) -> None:
         """Raise MemoryChannelError if the channel is known to be broken."""
@@ -78,6 +127,10 @@ class MemoryChannel:
         if self._pair:
             self._pair.close()
         self._sock.close()
+
+
+OpenChannel = Callable[[int, str], MemoryChannel]
+"""Makes the channel over a descriptor, on the host of that name."""
 
 
 def _connected(descriptor: int, host: str) -> socket.socket:

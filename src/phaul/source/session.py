@@ -19,7 +19,7 @@ from phaul.errors import (
     PhaulError,
     UsageError,
 )
-from phaul.pages.channel import MemoryChannel
+from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.policy import NO_TRACKING
 from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
@@ -50,6 +50,7 @@ class SourceSession:
 
     `judge` ends the pre-copy, by default the configuration's stop rule does.  `facts` are the
     engine's, and `host` this host's name in messages, where the caller knows them already.
+    `open_channel` makes the memory channel of a descriptor and this host's name.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SourceSession:
         canceller: Canceller | None = None,
         facts: Facts | None = None,
         host: str = HOST,
+        open_channel: OpenChannel = MemoryChannel,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -71,6 +73,7 @@ class SourceSession:
         self._local = local
         self._remote = remote
         self._emit = emit or (lambda _event: None)
+        self._open_channel = open_channel
         self._engine = Engine(config.criu_command, host)
         self._host = host
         self._facts = facts
@@ -97,7 +100,7 @@ class SourceSession:
     async def _prepare_and_move(
         self, stack: AsyncExitStack, subject: Subject, begun: float
     ) -> Report:
-        channel = MemoryChannel(self._config.memory_fd, self._host)
+        channel = self._open_channel(self._config.memory_fd, self._host)
         stack.callback(channel.close)
         workers = Workers(self._engine, (channel.criu_fd,))
         await stack.enter_async_context(workers)
