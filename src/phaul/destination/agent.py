@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
 from phaul.errors import CriuError, ImageError, PhaulError, UsageError
+from phaul.pages.channel import MemoryChannel
 from phaul.pages.speed import restore_rate
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, Duty
@@ -152,7 +154,11 @@ class Agent:
             options=_options(prepare.options),
         )
         session = DestinationSession(
-            config, facts=self._facts, host=self._engine.host, tasks=self._tasks
+            config,
+            facts=self._facts,
+            host=self._engine.host,
+            tasks=self._tasks,
+            open_channel=partial(MemoryChannel, framed=prepare.framed),
         )
         self._session = await session.__aenter__()  # left by `close`
 

@@ -29,7 +29,9 @@ from phaul.criu.images import read_inventory
 from phaul.errors import Cancelled, ImageError, NotConverged, OutcomeUnknown, PeerError, PhaulError
 from phaul.network.addresses import local_addresses
 from phaul.network.locks import remove_table, table_name
-from phaul.plan import OnTimeout, Plan, Tcp, Wishes
+from phaul.pages.channel import MemoryChannel
+from phaul.pages.frames import Compression
+from phaul.plan import Compress, OnTimeout, Plan, Tcp, Wishes
 from phaul.protocol import messages as m
 from phaul.protocol.preflight import Finding
 from phaul.report import (
@@ -105,6 +107,7 @@ class Migration:
         self._timed_out = False
         self._round: RoundStarted | None = None
         self._expected = 0
+        self._channel: MemoryChannel | None = None
         self.plan: Plan | None = None
         self.peer = order.target
         self.findings: tuple[Finding, ...] = ()
@@ -209,6 +212,7 @@ class Migration:
                             pids=preflight.pids,
                             memory_bytes=preflight.memory_bytes,
                             options=preflight.restore_options(),
+                            framed=self._order.wishes.compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
                         ),
                         _ASK_S,
@@ -235,6 +239,7 @@ class Migration:
                     canceller=self._canceller,
                     facts=facts,
                     host=self._host,
+                    open_channel=self._open_channel,
                 )
                 tasks.start_soon(self._deadline, begun)
                 tasks.start_soon(self._progress, end)
@@ -319,7 +324,8 @@ class Migration:
         base = 0
         while True:
             await anyio.sleep(_PROGRESS_S)
-            sent, current = end.memory_sent, self._round
+            counted = self._channel.memory_bytes if self._channel is not None else None
+            sent, current = end.memory_sent if counted is None else counted, self._round
             if sent is None or current is None:
                 continue
             if current is not seen:
@@ -330,6 +336,16 @@ class Migration:
                     number=current.number, sent_bytes=sent - base, expected_bytes=self._expected
                 )
             )
+
+    def _open_channel(self, memory_fd: int, host: str) -> MemoryChannel:
+        wishes = self._order.wishes
+        self._channel = MemoryChannel(
+            memory_fd,
+            host,
+            bandwidth=wishes.bandwidth,
+            compression=Compression(wishes.compress.value),
+        )
+        return self._channel
 
     def _emit(self, event: Event) -> None:
         match event:
