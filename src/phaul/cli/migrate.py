@@ -31,7 +31,7 @@ from phaul.storage.registry import Handle, Registry
 from phaul.storage.state_dir import StateDir
 from phaul.subjects.process import examine
 
-__all__ = ["command", "go", "subject_pid"]
+__all__ = ["command", "start", "subject_pid"]
 
 _EVENTS = re.compile(r"jsonl(?::([0-9]{1,6}))?")
 _KEPT = 200
@@ -102,7 +102,7 @@ def command(
         )
     try:
         wanted = wish(target, options)
-        return _migrate(
+        return start(
             subject_pid(subject),
             target,
             wanted,
@@ -119,18 +119,19 @@ def command(
         raise
 
 
-def _migrate(
+def start(
     pid: int,
     target: str,
     wanted: Wish,
     criu: str,
-    events: int | None,
+    events: int | None = None,
     *,
-    dry_run: bool,
-    as_json: bool,
-    verbose: int,
-    quiet: bool,
+    dry_run: bool = False,
+    as_json: bool = False,
+    verbose: int = 0,
+    quiet: bool = False,
 ) -> int:
+    """Migrate process `pid`, as a new entry of this host; returns the exit status."""
     assert wanted.connect is not None
     name = examine(pid, host_name()).name
     with ExitStack() as stack:
@@ -154,10 +155,10 @@ def _migrate(
             criu=(criu,),
             dry_run=dry_run,
         )
-        return go(order, handle, events, as_json=as_json, verbose=verbose, quiet=quiet)
+        return _go(order, handle, events, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-def go(
+def _go(
     order: Order,
     handle: Handle | None,
     events: int | None = None,
