@@ -118,7 +118,7 @@ class Preflight:
     async def look_here(self) -> Facts:
         """Look at this host and the tree; raises CriuUnusable, SubjectError."""
         async with Workers(self._engine) as workers:
-            facts = self._facts = await workers.examine()
+            facts = self._facts = await workers.examine(anew=True)
         self._here = await host_facts(self._engine, facts)
         self._found += privileges(Where.SOURCE)
         if self._pid is not None:
