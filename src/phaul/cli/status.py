@@ -6,10 +6,12 @@ from contextlib import suppress
 from typing import Final
 
 import click
+import msgspec
 
 from phaul.cli.migrations import (
     MIGRATION,
     exit_status,
+    fate,
     plain,
     registry,
     report_of,
@@ -113,16 +115,18 @@ def _follow(known: Registry, entry: Entry, *, as_json: bool) -> int:
             click.echo(f"round {done.number:<3} {round_text(done)}")
         shown = len(status.rounds)
     if not as_json:
-        click.echo(_text(known, entry, None))
+        click.echo(_text(known, entry, None, most_rounds=0))
     return exit_status(entry)
 
 
 def _status(known: Registry, entry: Entry, standing: Standing | None) -> Shown:
-    return status_of(entry, time.time(), standing, report_of(known, entry))
+    status = status_of(entry, time.time(), standing, report_of(known, entry))
+    return msgspec.structs.replace(status, fate=fate(entry)) if entry.over else status
 
 
-def _text(known: Registry, entry: Entry, standing: Standing | None) -> str:
-    lines = [status_text(_status(known, entry, standing), time.time(), Look.of(sys.stdout))]
+def _text(known: Registry, entry: Entry, standing: Standing | None, *, most_rounds: int = 5) -> str:
+    status, look = _status(known, entry, standing), Look.of(sys.stdout)
+    lines = [status_text(status, time.time(), look, most_rounds=most_rounds)]
     if entry.state is State.UNKNOWN:
         lines.append(f"`phaul resolve {entry.id}` says what is known")
     elif not entry.over and standing is None:

@@ -10,8 +10,9 @@ from typing import Self
 
 from phaul.criu.engine import Engine, Facts
 from phaul.criu.swrk import Swrk
+from phaul.errors import CriuError, CriuUnfit
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "examine_anew"]
 
 
 @dataclass(eq=False)
@@ -66,3 +67,19 @@ class Workers:
         retired, self._retired = self._retired, []
         for worker in [spare, *retired] if spare else retired:
             await worker.close()
+
+
+async def examine_anew(engine: Engine) -> Facts:
+    """What the engine says of itself now, whatever was remembered.
+
+    Raises CriuUnusable, and nothing else: one that dies of a question is of no use either.
+    """
+    try:
+        async with Workers(engine) as workers:
+            return await workers.examine(anew=True)
+    except CriuError as error:
+        raise CriuUnfit(
+            f"criu cannot be asked what it can do: {error.what}",
+            host=engine.host,
+            remedy=error.remedy or "try `criu check` there by hand",
+        ) from error

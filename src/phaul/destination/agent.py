@@ -23,7 +23,7 @@ from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
-from phaul.criu.workers import Workers
+from phaul.criu.workers import examine_anew
 from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
@@ -129,8 +129,7 @@ class Agent:
 
     async def _hello(self, hello: m.Hello) -> m.Welcome:
         version = negotiate(hello.versions)
-        async with Workers(self._engine) as workers:
-            self._facts = await workers.examine()
+        self._facts = await examine_anew(self._engine)
         self._incoming = Incoming(self._base, hello.migration, self._engine.host)
         rate = restore_rate(self._incoming.path)
         facts = await host_facts(self._engine, self._facts, restore_rate=rate)
