@@ -91,7 +91,9 @@ def prepared_sandbox(*binds: str) -> Sandbox:
     cache.mkdir(parents=True, exist_ok=True)
     seen = [f"{ROOT}:/phaul:ro", f"{site}:/site:ro"]
     env = {"PYTHONPATH": "/phaul/src:/phaul:/site", "PYTHONPYCACHEPREFIX": "/pycache"}
-    compiled = ["/phaul/src", "/phaul/tests", "/phaul/examples", "/site"]
+    # Python's own library too: with a prefix, what is compiled beside it is not looked at.
+    library = f"/usr/lib/python{SANDBOX_PYTHON}"
+    compiled = ["/phaul/src", "/phaul/tests", "/phaul/examples", "/site", library]
     Sandbox(binds=[*seen, f"{cache}:/pycache"], env=env).run(
         ["python3", "-m", "compileall", "-q", "-j2", *compiled], timeout=300, check=True
     )
