@@ -162,7 +162,7 @@ def test_addresses_that_cannot_be_meant(
     state: Path, listen: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--listen", listen]) == 2
-    assert "phaul: " in capsys.readouterr().err
+    assert "write ADDRESS:PORT" in capsys.readouterr().err.replace("HOST:PORT", "ADDRESS:PORT")
 
 
 def test_a_port_that_is_taken(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,9 @@ def answer_connection(
     first letter of its Purpose, once it has been let in.  Raises PeerError for one that may not
     come in, or broke; StateError; and what the agent raises.
     """
+    for inherited in (descriptor, report):
+        if inherited is not None:
+            os.set_inheritable(inherited, False)  # no CRIU, and no restored process, may keep it
     sock = socket.socket(fileno=descriptor)
     who = _name(sock)
     try:

@@ -158,3 +158,9 @@ def handshake(
     except BaseException:
         sock.close()
         raise
+
+
+def tls12(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context

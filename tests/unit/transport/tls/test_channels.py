@@ -19,10 +19,10 @@ from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
 from phaul.transport.caller import Caller
 from phaul.transport.tls.source import TlsSource
-from phaul.transport.tls.target import Address, KnownHost
+from phaul.transport.tls.target import KnownHost
 from tests.unit.protocol.samples import HELLO, PREPARE
 from tests.unit.transport.fake_agent import EchoAgent
-from tests.unit.transport.tls.conftest import LIMIT, Hosts, handshake, keyring
+from tests.unit.transport.tls.conftest import LIMIT, Hosts, handshake, keyring, tls12
 from tests.unit.transport.tls.signing import signed_by
 
 pytestmark = pytest.mark.anyio
@@ -193,12 +193,6 @@ async def test_no_certificate(hosts: Hosts, token: bool) -> None:
     assert isinstance(server.wait()[0].became, e.PeerError)
 
 
-def tls12(context: ssl.SSLContext) -> ssl.SSLContext:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 async def test_a_client_of_tls_1_2(hosts: Hosts) -> None:
     hosts.trust()
     server = hosts.serve()
@@ -208,26 +202,6 @@ async def test_a_client_of_tls_1_2(hosts: Hosts) -> None:
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         await anyio.to_thread.run_sync(partial(handshake, server, None, context))
     assert isinstance(server.wait()[0].became, e.PeerError)
-
-
-async def test_a_server_of_tls_1_2(hosts: Hosts) -> None:
-    identity = hosts.theirs.identity()
-    context = tls12(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-    context.load_cert_chain(identity.certificate_file, identity.key_file)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as sock, pytest.raises(ssl.SSLError):
-                context.wrap_socket(sock, server_side=True)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        where = Address("127.0.0.1", listener.getsockname()[1])
-        with pytest.raises(e.ConnectFailed, match="TLS failed"):
-            await TlsSource(
-                KnownHost("host2", where, identity.certificate), hosts.ours.identity()
-            ).__aenter__()
-        thread.join(LIMIT)
 
 
 @pytest.mark.parametrize("after", ["connect", "handshake", "half a line"])
@@ -294,24 +268,6 @@ async def test_what_is_no_tls(hosts: Hosts) -> None:
     assert isinstance(server.wait()[0].became, e.PeerError)
 
 
-async def test_a_server_that_is_no_phaul(hosts: Hosts) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as sock:
-                sock.recv(4096)
-                sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        where = Address("127.0.0.1", listener.getsockname()[1])
-        known = KnownHost("host2", where, hosts.theirs.identity().certificate)
-        with pytest.raises(e.ConnectFailed, match="TLS failed") as caught:
-            await TlsSource(known, hosts.ours.identity()).__aenter__()
-        assert "phaul serve" in caught.value.remedy
-        thread.join(LIMIT)
-
-
 @pytest.mark.parametrize("token", ["0" * 32, "f" * 32])
 async def test_a_memory_channel_with_a_wrong_token(hosts: Hosts, token: str) -> None:
     hosts.trust()
@@ -374,33 +330,6 @@ async def test_a_connection_that_is_cut_off(hosts: Hosts) -> None:
         with pytest.raises(e.ConnectionLost, match="lost"):
             await caller.call(PREPARE, LIMIT)
     assert isinstance(server.wait()[0].became, e.ConnectionLost)
-
-
-async def test_nobody_listens(hosts: Hosts) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        where = Address("127.0.0.1", listener.getsockname()[1])
-    known = KnownHost("host2", where, hosts.theirs.identity().certificate)
-    with pytest.raises(e.ConnectionRefused) as caught:
-        await TlsSource(known, hosts.ours.identity()).__aenter__()
-    assert "phaul serve" in caught.value.remedy
-
-
-async def test_nobody_answers(hosts: Hosts) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        where = Address("127.0.0.1", listener.getsockname()[1])
-        known = KnownHost("host2", where, hosts.theirs.identity().certificate)
-        with pytest.raises(e.ConnectTimeout, match=r"within 0\.2 s"):
-            await TlsSource(known, hosts.ours.identity(), connect_timeout=0.2).__aenter__()
-
-
-async def test_a_name_without_an_address(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fails(*_: object, **__: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(anyio, "getaddrinfo", fails)
-    known = KnownHost("host2", Address("nowhere", 7433), hosts.theirs.identity().certificate)
-    with pytest.raises(e.HostUnknown, match="nowhere"):
-        await TlsSource(known, hosts.ours.identity()).__aenter__()
 
 
 async def test_two_hosts_of_the_same_name(hosts: Hosts, tmp_path: Path) -> None:
