@@ -36,7 +36,7 @@ from phaul.transport.child import Child
 from phaul.transport.control import SILENCE_S, Control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.diagnosis import diagnose, last_line
-from phaul.transport.memory import READY, require_token
+from phaul.transport.splice import READY, require_token
 from phaul.transport.target import Target
 
 __all__ = ["SshOptions", "SshSource", "ssh_command"]
