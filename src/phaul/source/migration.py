@@ -192,6 +192,7 @@ class Migration:
                     engine = Engine(self._order.criu, self._host)
                     preflight = Preflight(engine, self._order.wishes, subject.pid)
                     facts = await preflight.look_here()
+                    await preflight.gather()  # the other host is still being connected to
                     welcome = await say_hello(caller, facts, self._host, self._order.id)
                     peer = self.peer = welcome.facts.host
                     self._emit(_connected(welcome.facts))
