@@ -10,6 +10,7 @@ what `phaul serve` starts for a connection, which turns out to be either.
 Runs on the destination.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -67,6 +68,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(directory: Path | None, criu: str | None) -> int:
+    gc.disable()  # nothing of what is imported is garbage
     from phaul.criu.engine import Engine, Examination
 
     program = (criu or "criu",)
@@ -81,6 +83,8 @@ def _run(directory: Path | None, criu: str | None) -> int:
     from phaul.destination.agent import run_agent
     from phaul.destination.incoming import base_directory
     from phaul.transport.stdio import StdioAgent
+
+    gc.enable()
 
     async def run() -> int:
         end = StdioAgent()

@@ -3,6 +3,7 @@
 Runs on the source.  What moves the process is in `phaul.cli.moving`.
 """
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -86,8 +87,11 @@ def command(
         pid = subject_pid(subject)
         assert wanted.connect is not None
         with dialled(wanted.connect, wanted=Path(f"/proc/{pid}").exists()) as connect:
+            gc.disable()  # nothing of what is imported is garbage
             # Only now: it takes as long as ssh takes to connect.
             from phaul.cli.moving import start
+
+            gc.enable()
 
             return start(
                 pid,

@@ -99,7 +99,10 @@ class Engine:
             await examination.close()
 
     async def told(self, worker: Swrk) -> Facts:
-        """The facts, from a worker that was asked for its VERSION; raises as `examine` does."""
+        """The facts, from a worker that was asked for its VERSION, and then its features.
+
+        Raises as `examine` does.
+        """
         version = self._successful(await self._answer(worker, "VERSION"), "VERSION")
         if version.version is None:
             raise CriuError("criu does not say its version", request="VERSION", host=self.host)
@@ -109,9 +112,7 @@ class Engine:
                 host=self.host,
                 remedy="install a newer CRIU",
             )
-        features = await self._query(
-            worker, Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES)
-        )
+        features = self._successful(await self._answer(worker, "FEATURE_CHECK"), "FEATURE_CHECK")
         found = features.features
         return Facts(
             version.version,
@@ -206,6 +207,9 @@ class Examination:
             Request(RequestType.CHECK, images_dir_fd=descriptor, log_file=_LOG, log_level=1)
         )
         worker.send_first(Request(RequestType.VERSION, keep_open=True))
+        worker.send_first(
+            Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES)
+        )
         return cls(engine, worker, checking, folder, descriptor, asked is not None)
 
     async def facts(self) -> Facts:

@@ -102,7 +102,7 @@ class Swrk:
         await self.close()
 
     def send_first(self, request: Request) -> None:
-        """Send a worker's first request, for which there is room; who receives hears of its end."""
+        """Send one of the first requests, for which there is room; `receive` tells of its end."""
         with suppress(OSError):
             self.sock.send(encode(request))
 

@@ -3,7 +3,7 @@
 Used on the destination, by `phaul agent`; who comes through it is in `transport.splice`.
 """
 
-import secrets
+import os
 import socket
 
 import anyio
@@ -18,7 +18,7 @@ class MemoryDoor:
     """Waits for the memory channel of one migration; `token` is its name."""
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(16)
+        self.token = os.urandom(16).hex()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._listener.bind(door_address(self.token))
