@@ -81,25 +81,32 @@ def unit(report: Path) -> int:
     return on_host(report, ["tests/unit"])
 
 
-def in_sandbox(report: Path, paths: list[str], *options: str) -> int:
-    """Run pytest in the sandbox, under its Python and its root."""
+def prepared_sandbox(*binds: str) -> Sandbox:
+    """The sandbox with the project, its requirements and the victims, all compiled."""
     victims = ROOT / "build" / "victims"
     build(victims)
     site = site_packages(SANDBOX_PYTHON, "requirements-test.txt")
     # Compiled here, as all that the sandbox sees is read-only: what is up to date is left as it is.
     cache = ROOT / "build" / f"pycache-{SANDBOX_PYTHON}"
     cache.mkdir(parents=True, exist_ok=True)
-    binds = [f"{ROOT}:/phaul:ro", f"{site}:/site:ro"]
+    seen = [f"{ROOT}:/phaul:ro", f"{site}:/site:ro"]
     env = {"PYTHONPATH": "/phaul/src:/phaul:/site", "PYTHONPYCACHEPREFIX": "/pycache"}
-    compiled = ["/phaul/src", "/phaul/tests", "/phaul/examples", "/site"]
-    Sandbox(binds=[*binds, f"{cache}:/pycache"], env=env).run(
+    # Python's own library too: with a prefix, what is compiled beside it is not looked at.
+    library = f"/usr/lib/python{SANDBOX_PYTHON}"
+    compiled = ["/phaul/src", "/phaul/tests", "/phaul/examples", "/site", library]
+    Sandbox(binds=[*seen, f"{cache}:/pycache"], env=env).run(
         ["python3", "-m", "compileall", "-q", "-j2", *compiled], timeout=300, check=True
     )
-    sandbox = Sandbox(
-        binds=[*binds, f"{cache}:/pycache:ro", f"{report.parent}:/report"],
+    return Sandbox(
+        binds=[*seen, f"{cache}:/pycache:ro", *binds],
         env={**env, "PYTHONDONTWRITEBYTECODE": "1", "PHAUL_VICTIMS": "/phaul/build/victims"},
         cwd="/phaul",
     )
+
+
+def in_sandbox(report: Path, paths: list[str], *options: str) -> int:
+    """Run pytest in the sandbox, under its Python and its root."""
+    sandbox = prepared_sandbox(f"{report.parent}:/report")
     argv = ["python3", *PYTEST, f"--junitxml=/report/{report.name}", *options, *paths]
     with sandbox.popen(argv) as process:
         return process.wait()

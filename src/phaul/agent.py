@@ -10,19 +10,19 @@ what `phaul serve` starts for a connection, which turns out to be either.
 Runs on the destination.
 """
 
-import logging
+import gc
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from phaul.errors import PhaulError, UsageError
+from phaul.errors import CriuError, PhaulError, UsageError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Be the agent; returns the exit status."""
-    logging.basicConfig(format="phaul agent: %(message)s", stream=sys.stderr)
     try:
         return _main(list(arguments))
     except PhaulError as error:
@@ -50,10 +50,14 @@ def _main(words: list[str]) -> int:
             case word:
                 raise UsageError(f"phaul agent does not know {word!a}, or lacks its value")
     if memory is not None:
-        from phaul.transport.memory import splice_memory
+        from phaul.transport.splice import splice_memory
 
         splice_memory(memory)
         return 0
+
+    import logging
+
+    logging.basicConfig(format="phaul agent: %(message)s", stream=sys.stderr)
     if connection is not None:
         return _answer(connection, report, directory, criu)
     if init:
@@ -64,14 +68,27 @@ def _main(words: list[str]) -> int:
 
 
 def _run(directory: Path | None, criu: str | None) -> int:
+    gc.disable()  # nothing of what is imported is garbage
+    from phaul.criu.engine import Engine, Examination
+
+    program = (criu or "criu",)
+    examination: Examination | None = None
+    # CRIU looks at the kernel while the rest is imported.  What keeps it from that keeps it again
+    # when the source asks, and is told then.
+    with suppress(CriuError, OSError):
+        examination = Examination.begin(Engine(program))
+
     import anyio
 
     from phaul.destination.agent import run_agent
     from phaul.destination.incoming import base_directory
     from phaul.transport.stdio import StdioAgent
 
+    gc.enable()
+
     async def run() -> int:
-        return await run_agent(StdioAgent(), directory or base_directory(), (criu or "criu",))
+        end = StdioAgent()
+        return await run_agent(end, directory or base_directory(), program, examination)
 
     return anyio.run(run)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.hosts.machine import Host
 from tests.victims.harness import Report, Victim
 
-VICTIMS = Path(os.environ["PHAUL_VICTIMS"])
+VICTIMS = Path(os.environ.get("PHAUL_VICTIMS", "build/victims"))
 HOLDER = Path(__file__).with_name("holder.py")
 FIRST_PID = 20_000
 """Victims' PIDs: far from what host2 starts by itself, so that they are free there."""

@@ -16,9 +16,7 @@ taken as a whole, so that what is allowed stands in one place.
 
 import os
 import stat
-import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -229,6 +227,8 @@ def _require_trusted(path: Path, found: os.stat_result) -> None:
 
 def parse(text: str, file: str) -> Configuration:
     """The configuration in a text; raises ConfigurationError, which names `file` and the key."""
+    import tomllib  # most have no file
+
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -264,6 +264,8 @@ def _require_known(
     known = kind.__struct_encode_fields__
     for key in table:
         if key not in known:
+            from difflib import get_close_matches
+
             near = get_close_matches(key.replace("_", "-").lower(), known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             if where and isinstance(table[key], dict):

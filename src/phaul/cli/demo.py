@@ -17,10 +17,9 @@ from typing import Final
 
 import click
 
-from phaul.cli.migrate import start
+from phaul.cli.moving import start
 from phaul.cli.targets import LOCAL, Reach, connector
 from phaul.cli.values import SIZE
-from phaul.cli.wishing import Wish
 from phaul.errors import PreflightError
 from phaul.plan import OnTimeout, Wishes
 
@@ -68,8 +67,8 @@ def command(size: int, verbose: int) -> int:
             before, _ = _read(path)
             click.echo(f"PID {pid} counts, {size / _MIB:.0f} MiB: it is at {before}")
             wishes = Wishes(on_timeout=OnTimeout.CUTOVER)
-            wish = Wish(wishes, connector(Reach(LOCAL)))
-            status = start(pid, LOCAL, wish, "criu", verbose=verbose)
+            connect = connector(Reach(LOCAL))
+            status = start(pid, LOCAL, connect, wishes, "criu", verbose=verbose)
             if status > 1:
                 return status
             return _tell(path, pid, before)

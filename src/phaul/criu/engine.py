@@ -3,11 +3,13 @@
 Used first in preflight, on both hosts; `Engine` then starts the workers of every later phase.
 """
 
+import os
 from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Self
 
 import anyio
 
@@ -18,7 +20,7 @@ from phaul.criu.rpc import Request, RequestType, Response, Version
 from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, CriuTimeout, CriuTooOld, CriuUnfit, FeatureMissing
 
-__all__ = ["OLDEST", "Engine", "Facts", "forget_examinations"]
+__all__ = ["OLDEST", "Engine", "Examination", "Facts", "forget_examinations"]
 
 OLDEST: Final = Version(4, 1)
 """The oldest CRIU that phaul's tests run with."""
@@ -90,21 +92,18 @@ class Engine:
         return facts
 
     async def _examine(self, asked: Swrk) -> Facts:
-        with TemporaryDirectory(prefix="phaul-check-") as folder:
-            async with self.worker() as checking:
-                # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
-                with directory_fd(Path(folder)) as descriptor:
-                    # 4.1 wants a directory for its log even when it has nothing to dump.
-                    request = Request(
-                        RequestType.CHECK, images_dir_fd=descriptor, log_file=_LOG, log_level=1
-                    )
-                    await checking.send(request)
-                    facts = await self._ask(asked)
-                    await self._checked(checking, Path(folder) / _LOG)
-        return facts
+        examination = Examination.begin(self, asked)
+        try:
+            return await examination.facts()
+        finally:
+            await examination.close()
 
-    async def _ask(self, worker: Swrk) -> Facts:
-        version = await self._query(worker, Request(RequestType.VERSION, keep_open=True))
+    async def told(self, worker: Swrk) -> Facts:
+        """The facts, from a worker that was asked for its VERSION, and then its features.
+
+        Raises as `examine` does.
+        """
+        version = self._successful(await self._answer(worker, "VERSION"), "VERSION")
         if version.version is None:
             raise CriuError("criu does not say its version", request="VERSION", host=self.host)
         if version.version < OLDEST:
@@ -113,9 +112,7 @@ class Engine:
                 host=self.host,
                 remedy="install a newer CRIU",
             )
-        features = await self._query(
-            worker, Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES)
-        )
+        features = self._successful(await self._answer(worker, "FEATURE_CHECK"), "FEATURE_CHECK")
         found = features.features
         return Facts(
             version.version,
@@ -123,7 +120,8 @@ class Engine:
             lazy_pages=found.get("lazy_pages", False),
         )
 
-    async def _checked(self, worker: Swrk, log_path: Path) -> None:
+    async def checked(self, worker: Swrk, log_path: Path) -> None:
+        """Wait for the answer to CHECK; raises CriuUnfit."""
         answer = await self._answer(worker, "CHECK")
         if not answer.success:
             await worker.close()
@@ -155,8 +153,11 @@ class Engine:
     ) -> Response:
         await worker.send(request)
         answer = await self._answer(worker, request.type.name)
+        return self._successful(answer, request.type.name, log_path)
+
+    def _successful(self, answer: Response, request: str, log_path: Path | None = None) -> Response:
         if not answer.success:
-            raise failure(request.type.name, answer, log_path, self.host)
+            raise failure(request, answer, log_path, self.host)
         return answer
 
     async def _answer(self, worker: Swrk, request: str) -> Response:
@@ -169,3 +170,58 @@ class Engine:
                 request=request,
                 host=self.host,
             ) from err
+
+
+@dataclass(eq=False)
+class Examination:
+    """CRIU's look at this kernel, under way: `facts` waits for what comes of it, `close` ends it.
+
+    To begin needs no event loop: so the agent has CRIU look while it still imports what it needs.
+    """
+
+    engine: Engine
+    _asked: Swrk
+    _checking: Swrk
+    _folder: "TemporaryDirectory[str]"
+    _descriptor: int
+    _lent: bool
+
+    @classmethod
+    def begin(cls, engine: Engine, asked: Swrk | None = None) -> Self:
+        """Ask for CRIU's check and, of `asked` or a worker of its own, for its version.
+
+        Raises CriuNotFound, OSError.
+        """
+        with ExitStack() as undo:
+            # 4.1 wants a directory for its log even when it has nothing to dump.
+            folder = TemporaryDirectory(prefix="phaul-check-")
+            undo.callback(folder.cleanup)
+            descriptor = os.open(folder.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, descriptor)
+            # Both at once: the check takes some 30 ms, most of it CRIU's look at the kernel.
+            checking = engine.worker()
+            undo.callback(checking.abandon)
+            worker = asked or engine.worker()
+            undo.pop_all()
+        checking.send_first(
+            Request(RequestType.CHECK, images_dir_fd=descriptor, log_file=_LOG, log_level=1)
+        )
+        worker.send_first(Request(RequestType.VERSION, keep_open=True))
+        worker.send_first(Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES))
+        return cls(engine, worker, checking, folder, descriptor, asked is not None)
+
+    async def facts(self) -> Facts:
+        """What CRIU says, once it does; raises as `Engine.examine` does."""
+        facts = await self.engine.told(self._asked)
+        await self.engine.checked(self._checking, Path(self._folder.name) / _LOG)
+        return facts
+
+    async def close(self) -> None:
+        """End and reap the workers, whatever they do.  May be called again."""
+        await self._checking.close()
+        if not self._lent:
+            await self._asked.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._folder.cleanup()

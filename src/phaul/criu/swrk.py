@@ -101,6 +101,11 @@ class Swrk:
     ) -> None:
         await self.close()
 
+    def send_first(self, request: Request) -> None:
+        """Send one of the first requests, for which there is room; `receive` tells of its end."""
+        with suppress(OSError):
+            self.sock.send(encode(request))
+
     async def send(self, request: Request) -> None:
         """Send `request`; raises CriuDied if nobody is there to read it."""
         await self._send(encode(request), request.type.name)
@@ -212,6 +217,12 @@ class Swrk:
     async def _exited(self) -> None:
         while self.process.poll() is None:
             await anyio.wait_readable(self._pidfd)
+
+    def abandon(self) -> None:
+        """Kill and reap a worker that was asked for nothing yet."""
+        self.kill()
+        self.process.wait()
+        self._release()
 
     def kill(self) -> None:
         """Kill the worker and all that it forked; `close` still has to reap it."""

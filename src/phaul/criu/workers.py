@@ -12,7 +12,7 @@ from phaul.criu.engine import Engine, Facts
 from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, CriuUnfit
 
-__all__ = ["Workers", "examine_anew"]
+__all__ = ["Workers", "examine_anew", "unfit"]
 
 
 @dataclass(eq=False)
@@ -78,8 +78,13 @@ async def examine_anew(engine: Engine) -> Facts:
         async with Workers(engine) as workers:
             return await workers.examine(anew=True)
     except CriuError as error:
-        raise CriuUnfit(
-            f"criu cannot be asked what it can do: {error.what}",
-            host=engine.host,
-            remedy=error.remedy or "try `criu check` there by hand",
-        ) from error
+        raise unfit(error, engine.host) from error
+
+
+def unfit(error: CriuError, host: str) -> CriuUnfit:
+    """The error for a CRIU that fails while it is only asked what it can do."""
+    return CriuUnfit(
+        f"criu cannot be asked what it can do: {error.what}",
+        host=host,
+        remedy=error.remedy or "try `criu check` there by hand",
+    )

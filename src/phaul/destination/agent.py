@@ -18,12 +18,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from phaul.config import Config
-from phaul.criu.engine import Engine, Facts
+from phaul.criu.engine import Engine, Examination, Facts
 from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
-from phaul.criu.workers import examine_anew
+from phaul.criu.workers import examine_anew, unfit
 from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
@@ -48,11 +48,19 @@ _logger = logging.getLogger("phaul")
 class Agent:
     """Answers the requests of one migration; `close` it at the end."""
 
-    def __init__(self, end: AgentEnd, base: Path, criu: Sequence[str], tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        end: AgentEnd,
+        base: Path,
+        criu: Sequence[str],
+        tasks: TaskGroup,
+        examination: Examination | None = None,
+    ) -> None:
         self._tasks = tasks
         self._end = end
         self._base = base
         self._engine = Engine(tuple(criu), host_name())
+        self._examination = examination
         self._memory: socket.socket | None = None
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
@@ -114,7 +122,10 @@ class Agent:
         """End what is under way, by what is owed; may be called again."""
         session, self._session = self._session, None
         incoming, self._incoming = self._incoming, None
+        examination, self._examination = self._examination, None
         with anyio.CancelScope(shield=True):
+            if examination is not None:
+                await examination.close()
             try:
                 if session is not None:
                     await session.close(keep_images=self._keep_images, keep_logs=False)
@@ -129,11 +140,22 @@ class Agent:
 
     async def _hello(self, hello: m.Hello) -> m.Welcome:
         version = negotiate(hello.versions)
-        self._facts = await examine_anew(self._engine)
+        self._facts = await self._examine()
         self._incoming = Incoming(self._base, hello.migration, self._engine.host)
         rate = restore_rate(self._incoming.path)
         facts = await host_facts(self._engine, self._facts, restore_rate=rate)
         return m.Welcome(version=version, facts=facts, token=self._end.token)
+
+    async def _examine(self) -> Facts:
+        begun, self._examination = self._examination, None
+        if begun is None:
+            return await examine_anew(self._engine)
+        try:
+            return await begun.facts()
+        except CriuError as error:
+            raise unfit(error, self._engine.host) from error
+        finally:
+            self._tasks.start_soon(begun.close)  # nobody has to wait for this
 
     async def _survey(self, survey: m.Survey) -> tuple[Finding, ...]:
         context = CheckContext(self._engine, self._require_incoming().path)
@@ -184,12 +206,20 @@ _WHY: Final = {
 }
 
 
-async def run_agent(end: AgentEnd, base: Path, criu: Sequence[str] = ("criu",)) -> int:
-    """Be the agent of one migration over `end`; returns the exit status."""
+async def run_agent(
+    end: AgentEnd,
+    base: Path,
+    criu: Sequence[str] = ("criu",),
+    examination: Examination | None = None,
+) -> int:
+    """Be the agent of one migration over `end`; returns the exit status.
+
+    `examination` is one that was begun before, if any; it is closed here.
+    """
     conversation = Conversation()
     failed: PhaulError | None = None
     async with end, anyio.create_task_group() as tasks:
-        agent = Agent(end, base, criu, tasks)
+        agent = Agent(end, base, criu, tasks, examination)
         try:
             await serve(end.control, agent, conversation, host_name())
         except PhaulError as error:

@@ -8,7 +8,6 @@ be restored from it.
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ class Incoming:
 
     def __init__(self, base: Path, name: str, host: str = "") -> None:
         self._kept = False
-        self.path = base / f"{name}-{secrets.token_hex(4)}"
+        self.path = base / f"{name}-{os.urandom(4).hex()}"
         try:
             base.mkdir(mode=0o700, parents=True, exist_ok=True)
             _require_ours(base, host)

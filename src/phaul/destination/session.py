@@ -86,6 +86,7 @@ class DestinationSession:
         workers = Workers(self._engine, (channel.criu_fd,))
         try:
             self.facts = self._given or await workers.examine()
+            workers.prepare()  # the first page server's
             self._work = WorkDir.open(self._config.work_dir, self._host)
         except BaseException:
             await workers.close()

@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,7 @@ from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
 from phaul.source.introduction import criu_text, say_hello
+from phaul.source.opening import Opening
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
 from phaul.subjects.process import Subject, examine
@@ -185,28 +187,31 @@ class Migration:
         timeouts = Timeouts()
         counterpart = Counterpart(caller, timeouts, self._order.directory)
         try:
-            with self._canceller.window():
-                engine = Engine(self._order.criu, self._host)
-                preflight = Preflight(engine, self._order.wishes, subject.pid)
-                facts = await preflight.look_here()
-                welcome = await say_hello(caller, facts, self._host, self._order.id)
-                peer = self.peer = welcome.facts.host
-                self._emit(_connected(welcome.facts))
-                tasks.start_soon(end.control.stay_alive)
-                await preflight.look_there(caller, welcome)
-                await preflight.measure(_LOOK_S if self._order.dry_run else _GLANCE_S)
-                self.findings = preflight.findings
-                self._emit(Checked(findings=self.findings))
-                self.plan = preflight.plan()
-                self._emit(Planned(plan=self.plan))
-                preflight.require_passed()
-            if self._order.dry_run:
-                await counterpart.take_leave(_LEAVE_S)
-                return None
-            with self._canceller.window():
-                memory = await end.open_memory(welcome.token)
-            with memory:
+            async with AsyncExitStack() as stack:
                 with self._canceller.window():
+                    engine = Engine(self._order.criu, self._host)
+                    preflight = Preflight(engine, self._order.wishes, subject.pid)
+                    facts = await preflight.look_here()
+                    await preflight.gather()  # the other host is still being connected to
+                    welcome = await say_hello(caller, facts, self._host, self._order.id)
+                    peer = self.peer = welcome.facts.host
+                    self._emit(_connected(welcome.facts))
+                    tasks.start_soon(end.control.stay_alive)
+                    if not self._order.dry_run:
+                        opening = Opening(end, welcome.token, tasks)
+                        await stack.enter_async_context(opening)
+                    await preflight.look_there(caller, welcome)
+                    await preflight.measure(_LOOK_S if self._order.dry_run else _GLANCE_S)
+                    self.findings = preflight.findings
+                    self._emit(Checked(findings=self.findings))
+                    self.plan = preflight.plan()
+                    self._emit(Planned(plan=self.plan))
+                    preflight.require_passed()
+                if self._order.dry_run:
+                    await counterpart.take_leave(_LEAVE_S)
+                    return None
+                with self._canceller.window():
+                    memory = await opening.socket()
                     await caller.call(
                         m.Prepare(
                             pids=preflight.pids,

@@ -3,6 +3,7 @@
 Runs on the source, before anything is frozen; the other host's half is done by its agent.
 
     look_here     the tree (survey), this host, what needs no other host (judge)
+    gather        what the other host is to be asked; while it is being connected to
     look_there    both hosts compared, the clocks, the tree's needs against that host
     plan          what it comes to
     require_passed
@@ -50,6 +51,9 @@ _MOST_BYTES: Final = MAX_CONTROL // 2
 _METADATA: Final = 16 << 20
 """What the images have beside the memory, generously."""
 _CLOCK_TRIES: Final = 3
+_CLOCK_FINE_S: Final = 0.005
+"""An answer that leaves no more uncertain than this is not bettered: the other offsets that matter
+are seconds."""
 _INCOMPATIBLE: Final = 5
 
 
@@ -69,6 +73,7 @@ class Preflight:
         self._here: m.HostFacts | None = None
         self._restore_rate = 1.0
         self._options = WantedOptions()
+        self._wanted: list[Need] | None = None
         self.survey: Survey | None = None
         self.dirty_rate: float | None = None
         self._meter: DirtyMeter | None = None
@@ -134,14 +139,19 @@ class Preflight:
             )
         return facts
 
+    async def gather(self) -> None:
+        """Gather what the other host is to be asked; without it, `look_there` does."""
+        self._wanted = await self._needs()
+
     async def look_there(self, caller: Caller, welcome: m.Welcome) -> None:
         """Have the other host look; raises what it raises, and PeerError."""
         assert self._here is not None
         self._restore_rate = float(welcome.facts.restore_rate)
         self._found += compare(self._here, welcome.facts)
         self._found.append(compare_clocks(await _clocks(caller)))
-        wanted = await self._needs()
-        for turn in turns(wanted):
+        if self._wanted is None:
+            await self.gather()
+        for turn in turns(self._wanted or []):
             answer = await caller.call(m.Survey(needs=turn), _ASK_S)
             if not isinstance(answer, m.Surveyed):
                 raise ProtocolError("the other side does not say what it found")
@@ -266,6 +276,8 @@ async def _clocks(caller: Caller) -> ClockOffset:
         if not isinstance(answer, m.Time):
             raise ProtocolError("the other side does not say what time it is")
         offsets.append(ClockOffset.measured(asked, answer.unix_ns, answered))
+        if offsets[-1].uncertainty < _CLOCK_FINE_S:
+            break
     return min(offsets, key=lambda offset: offset.uncertainty)
 
 

@@ -5,12 +5,12 @@ Used from the connection to the end.
 
 import socket
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from phaul.protocol.messages import Answer, Request
 from phaul.transport.control import Control
 
-__all__ = ["AgentEnd", "SourceEnd"]
+__all__ = ["AgentEnd", "Dialling", "SourceEnd"]
 
 
 class SourceEnd(Protocol):
@@ -41,6 +41,17 @@ class SourceEnd(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class Dialling(Protocol):
+    """A source's end that can begin to connect before there is an event loop to enter it in."""
+
+    def dial(self) -> None:
+        """Begin to connect; who then does not enter has to `hang_up`.  Raises ConnectFailed."""
+
+    def hang_up(self) -> None:
+        """Undo `dial`, unless this was entered since: then leaving it does."""
 
 
 class AgentEnd(Protocol):

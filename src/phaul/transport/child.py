@@ -98,6 +98,20 @@ class Child:
             await anyio.to_thread.run_sync(self._reader.join, _JOIN_S)
             self._errors.close()
 
+    def abandon(self) -> None:
+        """End and reap it without an event loop: it was started ahead of one that did not come."""
+        # SIGTERM first, as in `end`.
+        self._process.terminate()
+        try:
+            self._process.wait(_JOIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with suppress(OSError):
+            self._errors.shutdown(socket.SHUT_RDWR)
+        self._reader.join(_JOIN_S)
+        self._errors.close()
+
     async def lines(self) -> list[str]:
         """The last lines that it wrote to standard error; for one that has ended, all of them."""
         if self._process.poll() is not None:

@@ -19,7 +19,7 @@ from phaul.transport.child import Child
 from phaul.transport.control import SILENCE_S, Control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.diagnosis import last_line
-from phaul.transport.memory import connect_memory
+from phaul.transport.splice import connect_memory
 
 __all__ = ["NamespaceSource"]
 

@@ -36,7 +36,7 @@ from phaul.transport.child import Child
 from phaul.transport.control import SILENCE_S, Control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.diagnosis import diagnose, last_line
-from phaul.transport.memory import READY, require_token
+from phaul.transport.splice import READY, require_token
 from phaul.transport.target import Target
 
 __all__ = ["SshOptions", "SshSource", "ssh_command"]
@@ -137,8 +137,13 @@ class SshSource:
         self._silence = silence
         self._children: list[Child] = []
         self._directory: Path | None = None
+        self._dialled: tuple[socket.socket, Child] | None = None
 
-    async def __aenter__(self) -> Self:
+    def dial(self) -> None:
+        """Start ssh at once, ahead of entering: it connects while the caller gets ready.
+
+        Who has dialled and does not enter has to `hang_up`.  Raises SshMissing.
+        """
         if shutil.which(self._options.program) is None:
             raise SshMissing(
                 f"there is no {self._options.program} on this host",
@@ -146,17 +151,35 @@ class SshSource:
             )
         self._directory = _private_directory()
         try:
-            near, child = self._start(None)
+            self._dialled = self._start(None)
         except BaseException:
-            await self.aclose()
+            self.hang_up()
             raise
+
+    def hang_up(self) -> None:
+        """Undo `dial`, unless this was entered since: then leaving it does."""
+        if hasattr(self, "control"):
+            return
+        if self._dialled is not None:
+            near, child = self._dialled
+            self._dialled = None
+            near.close()
+            child.abandon()
+            self._children.clear()
+        self._remove_directory()
+
+    async def __aenter__(self) -> Self:
+        if self._dialled is None:
+            self.dial()
+        assert self._dialled is not None
+        near, self._first = self._dialled
+        self._dialled = None
         self.control = source_control(
             DescriptorStream.from_socket(near),
             str(self._target),
             explain=self._explain,
             silence=self._silence,
         )
-        self._first = child
         return self
 
     async def __aexit__(
@@ -210,9 +233,12 @@ class SshSource:
                 child = self._children[-1]
                 await child.end(grace if len(self._children) == 1 else 0)
                 self._children.pop()
-            if self._directory is not None:
-                shutil.rmtree(self._directory, ignore_errors=True)
-                self._directory = None
+            self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
 
     def _start(self, memory: str | None) -> tuple[socket.socket, Child]:
         if self._directory is None:

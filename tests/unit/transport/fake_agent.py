@@ -13,7 +13,7 @@ from phaul.protocol.agent import Conversation
 from phaul.protocol.handshake import negotiate
 from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
-from phaul.transport.memory import splice_memory
+from phaul.transport.splice import splice_memory
 from phaul.transport.stdio import StdioAgent
 from tests.unit.protocol.samples import FACTS
 

@@ -12,7 +12,8 @@ import anyio.to_thread
 import pytest
 
 from phaul.errors import ConnectionLost, UsageError
-from phaul.transport.memory import READY, MemoryDoor, splice_memory
+from phaul.transport.memory import MemoryDoor
+from phaul.transport.splice import READY, splice_memory
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 LIMIT = 60.0

@@ -18,7 +18,8 @@ import anyio
 from phaul.errors import ConnectionLost, NotTrusted, PeerError, PhaulError, ProtocolError
 from phaul.transport.base import AgentEnd
 from phaul.transport.control import SILENCE_S, agent_control
-from phaul.transport.memory import MemoryDoor, connect_memory
+from phaul.transport.memory import MemoryDoor
+from phaul.transport.splice import connect_memory
 from phaul.transport.tls.context import server_context
 from phaul.transport.tls.door import Door
 from phaul.transport.tls.greeting import LONGEST, OK, Greeting, Purpose, Refusal

@@ -13,7 +13,7 @@ import anyio.to_thread
 from phaul.errors import ConnectionLost, PhaulError, UsageError
 from phaul.protocol.messages import Answer
 from phaul.transport.control import SILENCE_S, Control, source_control
-from phaul.transport.memory import require_token
+from phaul.transport.splice import require_token
 from phaul.transport.tls.certificate import Identity
 from phaul.transport.tls.dial import open_channel
 from phaul.transport.tls.greeting import Greeting, Purpose
