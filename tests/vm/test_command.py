@@ -21,7 +21,7 @@ SIZES = {"ssh": 256, "tls": 64}
 VICTIMS = {
     "dirtier": ("--rate", 400, "--working-set-pages", 4000, "--size-mb"),
     "tree": ("--dir", "/root/tree"),
-    "pyheap.py": ("--size-mb", 16),
+    "pyheap.py": ("--size-mb", 4),
 }
 
 
@@ -134,7 +134,7 @@ def test_a_downtime_that_is_not_to_be_had_is_refused(
     lab: Lab, victim: Callable[..., Subject], command: Command
 ) -> None:
     """With the default of 300 ms: an emulated machine needs more for the least process."""
-    subject = victim("dirtier", "--size-mb", 16)
+    subject = victim("dirtier", "--size-mb", 4)
     outcome = command("migrate", subject.pid, SSH)
     assert outcome.status == 6, outcome
     outcome.says(
