@@ -48,6 +48,7 @@ def _known(entry: Entry) -> list[str]:
         "Look at both before you do anything; no more than one may run:",
         f"  here   ps -o pid,stat,lstart,args -p {entry.pid}",
         f"  there  {_look(entry)}",
+        *_images(entry),
         "phaul settles nothing by itself here, and has changed nothing.",
     ]
 
@@ -62,8 +63,25 @@ def _there(entry: Entry, there: str) -> str:
             )
 
 
+def _images(entry: Entry) -> list[str]:
+    """Where a process that runs nowhere can be restored from."""
+    if entry.died_in in {State.CONNECTING, State.PREFLIGHT, State.PRE_COPY}:
+        return []
+    kept = f"/var/lib/phaul/incoming/{entry.id}-*/images"
+    return [
+        "If it runs nowhere, it is restored from the images that were kept there; the last one has",
+        "all of it, its parents included:",
+        f"  there  {_over_there(entry, f'ls -d {kept}/*')}",
+        f"  there  {_over_there(entry, f'criu restore -d -D {kept}/LAST')}",
+    ]
+
+
 def _look(entry: Entry) -> str:
-    command = f"ps -o pid,stat,lstart,args -p {entry.destination_pid or entry.pid}"
+    return _over_there(entry, f"ps -o pid,stat,lstart,args -p {entry.destination_pid or entry.pid}")
+
+
+def _over_there(entry: Entry, command: str) -> str:
+    """What to type for it."""
     try:
         target = str(Target.parse(entry.target))
     except UsageError:

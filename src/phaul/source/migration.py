@@ -10,7 +10,6 @@ stands what comes before and after it, and what the two hosts say to each other.
                                                     Discard, Bye: nothing is left over there
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -26,10 +25,7 @@ from anyio.abc import TaskGroup
 from phaul.config import Config, Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
-from phaul.criu.images import read_inventory
-from phaul.errors import Cancelled, ImageError, NotConverged, OutcomeUnknown, PeerError, PhaulError
-from phaul.network.addresses import local_addresses
-from phaul.network.locks import remove_table, table_name
+from phaul.errors import Cancelled, NotConverged, OutcomeUnknown, PeerError, PhaulError
 from phaul.pages.channel import MemoryChannel
 from phaul.pages.frames import Compression
 from phaul.plan import Compress, OnTimeout, Plan, Tcp, Wishes
@@ -39,14 +35,10 @@ from phaul.report import (
     Checked,
     Connected,
     Connecting,
-    Event,
     Failed,
     Finished,
     Planned,
     Report,
-    RoundFinished,
-    RoundProgress,
-    RoundStarted,
     Running,
 )
 from phaul.report.events import EventHandler
@@ -57,6 +49,8 @@ from phaul.source.introduction import criu_text, say_hello
 from phaul.source.opening import Opening
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
+from phaul.source.telling import Telling
+from phaul.source.unlocking import unlock
 from phaul.subjects.process import Subject, examine
 from phaul.transport.base import SourceEnd
 from phaul.transport.caller import Caller
@@ -69,9 +63,6 @@ _GLANCE_S: Final = 0.2
 """How long the dirty rate is measured at least, in a dry run and before a migration; natively the
 rest of the preflight takes about as long as the shorter one."""
 _LEAVE_S: Final = 20.0
-_PROGRESS_S: Final = 0.25
-
-_logger = logging.getLogger("phaul")
 
 
 @dataclass(frozen=True)
@@ -101,15 +92,12 @@ class Migration:
 
     def __init__(self, order: Order, emit: EventHandler) -> None:
         self._order = order
-        self._tell = emit
+        self._telling = Telling(emit)
         self._host = host_name()
         self._canceller = Canceller()
         self._judge: DowntimeJudge | None = None
         self._max_downtime_s = order.wishes.max_downtime_s
         self._timed_out = False
-        self._round: RoundStarted | None = None
-        self._expected = 0
-        self._channel: MemoryChannel | None = None
         self.plan: Plan | None = None
         self.peer = order.target
         self.findings: tuple[Finding, ...] = ()
@@ -137,7 +125,7 @@ class Migration:
         try:
             report = await self._with_subject()
         except PhaulError as error:
-            self._tell_at_end(
+            self._telling.at_end(
                 Failed(
                     kind=type(error).__name__,
                     message=str(error),
@@ -147,7 +135,7 @@ class Migration:
             )
             raise
         if report is not None:
-            self._tell_at_end(Finished(report=report))
+            self._telling.at_end(Finished(report=report))
         return report
 
     async def _with_subject(self) -> Report | None:
@@ -158,7 +146,7 @@ class Migration:
         # What is raised inside a task group comes out in a group: so it is carried out by hand.
         async with anyio.create_task_group() as tasks:
             try:
-                self._emit(Connecting(id=self._order.id, target=self._order.target))
+                self._telling.emit(Connecting(id=self._order.id, target=self._order.target))
                 async with self._order.connect() as end:
                     report = await self._conversation(end, tasks, subject, begun)
             except BaseException as raised:
@@ -174,6 +162,9 @@ class Migration:
                 fate=error.fate,
             )
             raise late from error
+        if isinstance(error, OutcomeUnknown):
+            resolve = f"`phaul resolve {self._order.id}` says what to type to look at both hosts"
+            error.remedy = f"{error.remedy}\n{resolve}" if error.remedy else resolve
         if isinstance(error, PhaulError):
             error.fate = error.fate or subject.fate()
         if error is not None:
@@ -195,7 +186,7 @@ class Migration:
                     await preflight.gather()  # the other host is still being connected to
                     welcome = await say_hello(caller, facts, self._host, self._order.id)
                     peer = self.peer = welcome.facts.host
-                    self._emit(_connected(welcome.facts))
+                    self._telling.emit(_connected(welcome.facts))
                     tasks.start_soon(end.control.stay_alive)
                     if not self._order.dry_run:
                         opening = Opening(end, welcome.token, tasks)
@@ -203,9 +194,9 @@ class Migration:
                     await preflight.look_there(caller, welcome)
                     await preflight.measure(_LOOK_S if self._order.dry_run else _GLANCE_S)
                     self.findings = preflight.findings
-                    self._emit(Checked(findings=self.findings))
+                    self._telling.emit(Checked(findings=self.findings))
                     self.plan = preflight.plan()
-                    self._emit(Planned(plan=self.plan))
+                    self._telling.emit(Planned(plan=self.plan))
                     preflight.require_passed()
                 if self._order.dry_run:
                     await counterpart.take_leave(_LEAVE_S)
@@ -239,7 +230,7 @@ class Migration:
                     ),
                     counterpart,
                     counterpart,
-                    self._emit,
+                    self._telling.emit,
                     judge=self._judge,
                     canceller=self._canceller,
                     facts=facts,
@@ -247,16 +238,19 @@ class Migration:
                     open_channel=self._open_channel,
                 )
                 tasks.start_soon(self._deadline, begun)
-                tasks.start_soon(self._progress, end)
-                self._expected = preflight.memory_bytes
+                tasks.start_soon(self._telling.progress, end)
+                self._telling.expected = preflight.memory_bytes
                 report = await session.migrate()
         except BaseException as error:
             await self._leave_after(error, counterpart, subject)
             raise
-        self._tell_at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
-        warnings = (*await self._unlock(preflight), *await self._leave(counterpart, peer))
-        # Without the memory they are of no use to anybody.
-        shutil.rmtree(self._order.directory / "images", ignore_errors=True)
+        self._telling.at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
+        images = self._order.directory / "images"
+        warnings: tuple[str, ...] = ()
+        if self._order.wishes.tcp is Tcp.KEEP:
+            warnings = await unlock(images, preflight.connected_addresses)
+        warnings += await self._leave(counterpart, peer)
+        shutil.rmtree(images, ignore_errors=True)  # without the memory they are of no use
         return msgspec.structs.replace(
             report,
             id=self._order.id,
@@ -271,27 +265,6 @@ class Migration:
             plan=self.plan,
             warnings=warnings,
         )
-
-    async def _unlock(self, preflight: Preflight) -> tuple[str, ...]:
-        """Take CRIU's network lock away, once it protects nothing any more."""
-        if self._order.wishes.tcp is not Tcp.KEEP:
-            return ()
-        with anyio.CancelScope(shield=True):
-            try:
-                images = sorted((self._order.directory / "images").glob("*/inventory.img"))
-                table = table_name(read_inventory(images[-1]).run_id) if images else ""
-                moved = {a for a in preflight.connected_addresses if not a.is_loopback}
-                here = local_addresses(moved)
-            except (OSError, ImageError) as error:
-                return (f"CRIU's network lock may still be there (`nft list tables`): {error}",)
-            if here:
-                names = ", ".join(sorted(map(str, here)))
-                return (
-                    f"the connections' address {names} is still on this host, so their packets are "
-                    f"locked out: move it, then `nft delete table inet {table}`",
-                )
-            failed = await remove_table(table) if table else ""
-        return (f"nft table inet {table} cannot be removed: {failed}",) if failed else ()
 
     async def _leave(self, counterpart: Counterpart, peer: str) -> tuple[str, ...]:
         """Say goodbye after the commit; what fails is only a warning."""
@@ -323,57 +296,15 @@ class Migration:
             await anyio.sleep(max(begun + self._order.wishes.timeout_s - time.monotonic(), 0))
             self._timed_out = self._canceller.request()
 
-    async def _progress(self, end: SourceEnd) -> None:
-        """Tell from time to time how far the round under way has come."""
-        seen: RoundStarted | None = None
-        base = 0
-        while True:
-            await anyio.sleep(_PROGRESS_S)
-            counted = self._channel.memory_bytes if self._channel is not None else None
-            sent, current = end.memory_sent if counted is None else counted, self._round
-            if sent is None or current is None:
-                continue
-            if current is not seen:
-                seen, base = current, sent
-                continue
-            self._emit(
-                RoundProgress(
-                    number=current.number, sent_bytes=sent - base, expected_bytes=self._expected
-                )
-            )
-
     def _open_channel(self, memory_fd: int, host: str) -> MemoryChannel:
         wishes = self._order.wishes
-        self._channel = MemoryChannel(
+        channel = self._telling.channel = MemoryChannel(
             memory_fd,
             host,
             bandwidth=wishes.bandwidth,
             compression=Compression(wishes.compress.value),
         )
-        return self._channel
-
-    def _emit(self, event: Event) -> None:
-        match event:
-            case RoundStarted():
-                self._round = event
-            case RoundFinished(round=done):
-                self._round = None
-                rate = done.dirty_rate
-                self._expected = (
-                    done.sent_bytes
-                    if rate is None
-                    else min(int(rate * done.seconds), self._expected)
-                )
-            case _:
-                pass
-        self._tell(event)
-
-    def _tell_at_end(self, event: Event) -> None:
-        """Emit when nothing may fail any more."""
-        try:
-            self._tell(event)
-        except Exception:
-            _logger.exception("the event handler failed at %s", type(event).__name__)
+        return channel
 
 
 def _connected(there: m.HostFacts) -> Connected:
