@@ -1,19 +1,22 @@
 """`phaul list`: the migrations of this host, running and past.  Runs on the source."""
 
+import sys
 import time
 from typing import Final
 
 import click
 import msgspec
 
-from phaul.cli.migrations import plain, registry
+from phaul.cli.migrations import plain, registry, report_of
+from phaul.cli.render.look import Look
+from phaul.cli.render.status import status_of
+from phaul.cli.render.table import line_of, table_text
 from phaul.storage.entry import Entry
-from phaul.storage.registry import Scan
+from phaul.storage.registry import Registry, Scan
 
 __all__ = ["command"]
 
 _RECENT: Final = 10
-_HEAD: Final = ("ID", "STATE", "PID", "NAME", "TARGET", "STARTED", "ROUNDS")
 
 
 @click.command()
@@ -25,13 +28,14 @@ def command(as_json: bool, show_all: bool) -> int:
     Those that still run, or still have to be settled, are always there; of the others the last
     ten.  One whose phaul has died is "unknown".
     """
-    scan = registry().scan()
+    known = registry()
+    scan = known.scan()
     if as_json:
         click.echo(_json(scan))
         return 0
     entries = scan.entries if show_all else _recent(scan.entries)
     if entries:
-        click.echo(_table(entries))
+        click.echo(_table(known, entries))
     if hidden := len(scan.entries) - len(entries):
         click.echo(f"{hidden} older not shown: `phaul list --all`", err=True)
     if not scan.entries:
@@ -53,21 +57,7 @@ def _json(scan: Scan) -> str:
     ).decode()
 
 
-def _table(entries: tuple[Entry, ...]) -> str:
-    rows = [_HEAD, *(_row(entry) for entry in entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _row(entry: Entry) -> tuple[str, ...]:
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.started_unix))
-    return (
-        entry.id,
-        entry.state.value,
-        str(entry.pid),
-        plain(entry.name),
-        plain(entry.target),
-        started,
-        str(entry.rounds[-1].number + 1) if entry.rounds else "0",
-    )
+def _table(known: Registry, entries: tuple[Entry, ...]) -> str:
+    now = time.time()
+    lines = [line_of(status_of(entry, now, report=report_of(known, entry))) for entry in entries]
+    return table_text(lines, Look.of(sys.stdout))

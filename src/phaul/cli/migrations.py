@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 from click.shell_completion import CompletionItem
 
 from phaul.errors import PhaulError
+from phaul.report import Report
 from phaul.storage.entry import Entry
 from phaul.storage.registry import LAST, Registry
 from phaul.storage.state_dir import StateDir
 from phaul.subjects.process import Subject
 
-__all__ = ["MIGRATION", "exit_status", "fate", "plain", "registry", "until_over"]
+__all__ = ["MIGRATION", "exit_status", "fate", "plain", "registry", "report_of", "until_over"]
 
 _POLL_S: Final = 0.2
 
@@ -27,6 +29,15 @@ def registry() -> Registry:
     Raises StateError if the state directory is unsafe.
     """
     return Registry(StateDir.open(make=False))
+
+
+def report_of(known: Registry, entry: Entry) -> Report | None:
+    """The report of a migration; None if it has none, or one that cannot be read any more."""
+    try:
+        data = known.report(entry)
+        return None if data is None else Report.from_json(data)
+    except (PhaulError, msgspec.MsgspecError):
+        return None
 
 
 def until_over(known: Registry, entry: Entry, timeout: float | None = None) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup, TaskStatus
 
 from phaul.cli.render.progress import Progress
 from phaul.errors import Cancelled, PhaulError, UsageError
@@ -118,9 +119,9 @@ class Running:
         # What is raised inside a task group comes out in a group: so it is carried out by hand.
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._heed_signals)
-            if self._handle is not None:
-                await tasks.start(serve, self._handle.socket, self)
             try:
+                if self._handle is not None:
+                    await self._listen(tasks, self._handle)
                 report = await self.migration.run()
             except BaseException as raised:
                 error = raised
@@ -129,8 +130,15 @@ class Running:
             raise error
         return report
 
+    async def _listen(self, tasks: TaskGroup, handle: Handle) -> None:
+        """Let it be steered from other terminals; without that it goes as well."""
+        try:
+            await tasks.start(serve, handle.socket, self)
+        except OSError as error:
+            self._progress.line(f"nobody can steer it from another terminal: {error.strerror}")
+
     async def _heed_signals(
-        self, *, task_status: "anyio.abc.TaskStatus[None]" = anyio.TASK_STATUS_IGNORED
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()

@@ -1,22 +1,34 @@
 """`phaul status`: how a migration stands, and how it is changed under way.  Runs on the source."""
 
+import sys
 import time
 from contextlib import suppress
 from typing import Final
 
 import click
+import msgspec
 
-from phaul.cli.migrations import MIGRATION, exit_status, fate, plain, registry, until_over
-from phaul.cli.render.status import status_json, status_of
+from phaul.cli.migrations import (
+    MIGRATION,
+    exit_status,
+    fate,
+    plain,
+    registry,
+    report_of,
+    until_over,
+)
+from phaul.cli.render.look import Look
+from phaul.cli.render.result import round_text
+from phaul.cli.render.status import status_json, status_of, status_text
 from phaul.cli.values import parse_duration
 from phaul.errors import PeerError, UsageError
+from phaul.report.status import Status as Shown
 from phaul.source.steering import Refused, SetMaxDowntime, Standing, Status, ask
-from phaul.storage.entry import Entry, RoundFigures, State
+from phaul.storage.entry import Entry, State
 from phaul.storage.registry import LAST, Registry
 
 __all__ = ["command"]
 
-_MIB: Final = 1 << 20
 _ASK_S: Final = 2.0
 _INTERRUPTED: Final = 130
 
@@ -45,7 +57,10 @@ def command(migration: str, as_json: bool, changes: tuple[str, ...], follow: boo
         _change(known, entry, request)
     if not follow:
         standing = _standing(known, entry)
-        click.echo(_json(entry, standing) if as_json else _text(entry, standing))
+        if as_json:
+            click.echo(status_json(_status(known, entry, standing)))
+        else:
+            click.echo(_text(known, entry, standing))
         return 0
     try:
         return _follow(known, entry, as_json=as_json)
@@ -89,69 +104,31 @@ def _standing(known: Registry, entry: Entry) -> Standing | None:
 
 
 def _follow(known: Registry, entry: Entry, *, as_json: bool) -> int:
-    if not as_json:
-        click.echo(_head(entry))
-    shown, state = -1, None
+    shown = 0
     for now in until_over(known, entry):
         entry = now
+        status = _status(known, entry, None)
         if as_json:
-            click.echo(_json(entry, None))
+            click.echo(status_json(status))
             continue
-        for one in entry.rounds:
-            if one.number > shown:
-                click.echo(_round(one))
-                shown = one.number
-        if entry.state is not state and not entry.over:
-            click.echo(entry.state.value)
-        state = entry.state
+        for done in status.rounds[shown:]:
+            click.echo(f"round {done.number:<3} {round_text(done)}")
+        shown = len(status.rounds)
     if not as_json:
-        click.echo("\n".join(_end(entry)))
+        click.echo(_text(known, entry, None, most_rounds=0))
     return exit_status(entry)
 
 
-def _json(entry: Entry, standing: Standing | None) -> str:
-    return status_json(status_of(entry, time.time(), standing))
+def _status(known: Registry, entry: Entry, standing: Standing | None) -> Shown:
+    status = status_of(entry, time.time(), standing, report_of(known, entry))
+    return msgspec.structs.replace(status, fate=fate(entry)) if entry.over else status
 
 
-def _text(entry: Entry, standing: Standing | None) -> str:
-    lines = [_head(entry), *(_round(one) for one in entry.rounds)]
-    if standing is not None and standing.number is not None:
-        lines.append(
-            f"round {standing.number:<3} {standing.sent_bytes / _MIB:9.1f} MiB of about "
-            f"{standing.expected_bytes / _MIB:.1f} MiB, for {standing.round_s:.1f} s"
-        )
-    if entry.over:
-        return "\n".join((*lines, *_end(entry)))
-    most = standing.max_downtime_s if standing is not None else entry.max_downtime_s
-    tail = "" if most is None else f", downtime up to {_time(most)}"
-    quiet = "" if standing is not None else " (it does not answer right now)"
-    state = standing.state if standing is not None else entry.state
-    return "\n".join((*lines, f"{state.value}{tail}{quiet}"))
-
-
-def _head(entry: Entry) -> str:
-    place = f" ({plain(entry.destination)})" if entry.destination else ""
-    return f"{entry.id}: {plain(entry.name)}, PID {entry.pid}, to {plain(entry.target)}{place}"
-
-
-def _round(one: RoundFigures) -> str:
-    rate = one.sent_bytes / _MIB / one.seconds if one.seconds > 0 else 0.0
-    line = f"round {one.number:<3} {one.sent_bytes / _MIB:9.1f} MiB {rate:8.1f} MiB/s"
-    if one.dirty_rate is not None:
-        line += f"   dirtied {one.dirty_rate / _MIB:.1f} MiB/s"
-    if one.predicted_downtime_s is not None:
-        line += f"   downtime now about {_time(one.predicted_downtime_s)}"
-    return line
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _end(entry: Entry) -> list[str]:
-    lines = [f"{entry.state.value}: {plain(entry.error)}" if entry.error else entry.state.value]
+def _text(known: Registry, entry: Entry, standing: Standing | None, *, most_rounds: int = 5) -> str:
+    status, look = _status(known, entry, standing), Look.of(sys.stdout)
+    lines = [status_text(status, time.time(), look, most_rounds=most_rounds)]
     if entry.state is State.UNKNOWN:
         lines.append(f"`phaul resolve {entry.id}` says what is known")
-    if entry.fate or entry.state is not State.DONE:
-        lines.append(fate(entry))
-    return lines
+    elif not entry.over and standing is None:
+        lines.append("(it does not answer right now)")
+    return "\n".join(lines)

@@ -207,9 +207,7 @@ class Examination:
             Request(RequestType.CHECK, images_dir_fd=descriptor, log_file=_LOG, log_level=1)
         )
         worker.send_first(Request(RequestType.VERSION, keep_open=True))
-        worker.send_first(
-            Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES)
-        )
+        worker.send_first(Request(RequestType.FEATURE_CHECK, keep_open=True, features=_FEATURES))
         return cls(engine, worker, checking, folder, descriptor, asked is not None)
 
     async def facts(self) -> Facts:

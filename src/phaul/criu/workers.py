@@ -5,13 +5,16 @@ an emulated machine, most of it the dynamic linker's; the next worker starts whi
 the one that restores before the source is frozen.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
 from phaul.criu.engine import Engine, Facts
 from phaul.criu.swrk import Swrk
+from phaul.errors import CriuError, CriuUnfit
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "examine_anew", "unusable"]
 
 
 @dataclass(eq=False)
@@ -66,3 +69,26 @@ class Workers:
         retired, self._retired = self._retired, []
         for worker in [spare, *retired] if spare else retired:
             await worker.close()
+
+
+async def examine_anew(engine: Engine) -> Facts:
+    """What the engine says of itself now, whatever was remembered.
+
+    Raises CriuUnusable, and nothing else: one that dies of a question is of no use either.
+    """
+    with unusable(engine.host):
+        async with Workers(engine) as workers:
+            return await workers.examine(anew=True)
+
+
+@contextmanager
+def unusable(host: str) -> Iterator[None]:
+    """What CRIU fails at inside makes it one that cannot be used: CriuUnfit."""
+    try:
+        yield
+    except CriuError as error:
+        raise CriuUnfit(
+            f"criu cannot be asked what it can do: {error.what}",
+            host=host,
+            remedy=error.remedy or "try `criu check` there by hand",
+        ) from error

@@ -23,7 +23,7 @@ from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
-from phaul.criu.workers import Workers
+from phaul.criu.workers import examine_anew, unusable
 from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
@@ -149,10 +149,10 @@ class Agent:
     async def _examine(self) -> Facts:
         begun, self._examination = self._examination, None
         if begun is None:
-            async with Workers(self._engine) as workers:
-                return await workers.examine()
+            return await examine_anew(self._engine)
         try:
-            return await begun.facts()
+            with unusable(self._engine.host):
+                return await begun.facts()
         finally:
             self._tasks.start_soon(begun.close)  # nobody has to wait for this
 

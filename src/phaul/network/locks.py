@@ -38,7 +38,7 @@ async def remove_table(name: str) -> str:
                 check=False,
             )
         except FileNotFoundError:
-            return ""  # CRIU uses the library
+            return "nft is not installed here"
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
         said = done.stderr.decode(errors="replace").strip()

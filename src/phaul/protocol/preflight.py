@@ -169,7 +169,7 @@ class NamespaceNeed(_Need, frozen=True, kw_only=True, tag="namespace"):
 class ToolNeed(_Need, frozen=True, kw_only=True, tag="tool"):
     """A program that CRIU starts in a restore, and what for."""
 
-    name: Literal["nft", "iptables-restore", "ip6tables-restore", "tar", "ip"]
+    name: Literal["iptables-restore", "ip6tables-restore", "tar", "ip"]
     purpose: Text
 
 

@@ -12,7 +12,7 @@ import anyio
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
-from phaul.errors import CriuUnusable, PhaulError
+from phaul.errors import CriuUnusable, IncompatibleTarget, PhaulError
 from phaul.plan import Wishes
 from phaul.plan.compare import alone
 from phaul.protocol.preflight import Finding, Level, Where
@@ -74,7 +74,7 @@ async def check(
         except BaseException as raised:
             error = raised
         tasks.cancel_scope.cancel()
-    if isinstance(error, CriuUnusable):
+    if isinstance(error, IncompatibleTarget):
         found = (*preflight.findings, _unusable(error, Where.DESTINATION))
         return Checked(host, error.host, found)
     if error is not None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from phaul._version import __version__
 from phaul.criu.engine import Facts
+from phaul.errors import CriuUnusable, IncompatibleTarget
 from phaul.protocol import messages as m
 from phaul.protocol.handshake import OURS
 from phaul.transport.caller import Caller
@@ -20,8 +21,8 @@ _HELLO_S: Final = 120.0
 async def say_hello(caller: Caller, facts: Facts, host: str, migration: str) -> m.Welcome:
     """Say who this is, and hear who that is.
 
-    Raises ConnectFailed in its many kinds, VersionMismatch, and what the agent found to be wrong
-    with its CRIU.
+    Raises ConnectFailed in its many kinds, VersionMismatch, and IncompatibleTarget for a host whose
+    CRIU cannot be used.
     """
     version = facts.version
     hello = m.Hello(
@@ -31,7 +32,10 @@ async def say_hello(caller: Caller, facts: Facts, host: str, migration: str) -> 
         criu=m.CriuVersion(major=version.major, minor=version.minor, sublevel=version.sublevel),
         migration=migration,
     )
-    return await caller.hello(hello, _HELLO_S)
+    try:
+        return await caller.hello(hello, _HELLO_S)
+    except CriuUnusable as error:
+        raise IncompatibleTarget(error.what, host=error.host, remedy=error.remedy) from error
 
 
 def criu_text(version: m.CriuVersion) -> str:

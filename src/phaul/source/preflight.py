@@ -24,7 +24,7 @@ from phaul.criu.engine import Engine, Facts
 from phaul.criu.facts import host_facts
 from phaul.criu.fitness import privileges
 from phaul.criu.rpc import CriuOptions, NetworkLock
-from phaul.criu.workers import Workers
+from phaul.criu.workers import examine_anew
 from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
 from phaul.facts import Survey
 from phaul.network.addresses import IPAddress
@@ -122,8 +122,7 @@ class Preflight:
 
     async def look_here(self) -> Facts:
         """Look at this host and the tree; raises CriuUnusable, SubjectError."""
-        async with Workers(self._engine) as workers:
-            facts = self._facts = await workers.examine()
+        facts = self._facts = await examine_anew(self._engine)
         self._here = await host_facts(self._engine, facts)
         self._found += privileges(Where.SOURCE)
         if self._pid is not None:

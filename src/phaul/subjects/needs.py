@@ -61,7 +61,7 @@ def needs(survey: Survey, *, tcp_kept: bool = True) -> tuple[Need, ...]:
     )
     if survey.own:
         found.append(NamespaceNeed(kinds=survey.own))
-    return (*found, *_tools(survey, tcp_kept))
+    return (*found, *_tools(survey))
 
 
 def _files(survey: Survey) -> Iterable[FileNeed]:
@@ -147,9 +147,7 @@ def _receives(socket: Inet) -> bool:
     return socket.protocol in {"udp", "udplite"} and socket.remote_port == 0 and socket.port != 0
 
 
-def _tools(survey: Survey, tcp_kept: bool) -> Iterable[ToolNeed]:
-    if tcp_kept and survey.connections:
-        yield ToolNeed(name="nft", purpose="to hold back packets of connections that are restored")
+def _tools(survey: Survey) -> Iterable[ToolNeed]:
     if "mnt" in survey.own:
         yield ToolNeed(name="tar", purpose="to fill the temporary file systems of the tree")
     if "net" in survey.own:

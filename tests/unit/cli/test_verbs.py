@@ -69,9 +69,8 @@ def test_list(phaul: Phaul, begin: Begin) -> None:
     said = phaul("list")
     head, *rows = said.out.splitlines()
     assert (said.status, said.err) == (0, "")
-    assert head.split() == ["ID", "STATE", "PID", "NAME", "TARGET", "STARTED", "ROUNDS"]
+    assert head.split() == ["ID", "STATE", "PROCESS", "TARGET", "STARTED", "DOWNTIME"]
     assert [row.split()[:2] for row in rows] == [[second.id, "pre-copy"], [first.id, "done"]]
-    assert rows[0].split()[-1] == "2"
     whole = json.loads(phaul("list", "--json").out)
     assert [m["id"] for m in whole["migrations"]] == [second.id, first.id]
     assert whole["migrations"][0]["rounds"][1]["sent_bytes"] == 40 << 20
@@ -121,15 +120,15 @@ def test_status_of_a_running_one(phaul: Phaul, running: Running) -> None:
     running.handle.update(rounds=[a_round(0), a_round(1, 0.2)], destination="dst")
     said = phaul("status")
     assert said.status == 0
-    head, first, second, now, last = said.out.splitlines()
-    assert head.startswith(f"{running.handle.id}: victim, PID ")
-    assert head.endswith(", to root@other (dst)")
-    assert " ".join(first.split()) == (
-        "round 0 40.0 MiB 80.0 MiB/s dirtied 9.5 MiB/s downtime now about 360 ms"
-    )
-    assert second.endswith("downtime now about 200 ms")
-    assert now == "round 1         5.0 MiB of about 10.0 MiB, for 0.5 s"
-    assert last == "pre-copy, downtime up to 300 ms"
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert lines[0].startswith(f"migration {running.handle.id}: victim, PID ")
+    assert lines[0].endswith("to dst")
+    rounds = [line for line in lines if line.startswith("round")]
+    assert rounds[0] == "round 0 40.0 MiB 80.0 MiB/s dirtied 9.5 MiB/s downtime now about 360 ms"
+    assert rounds[1].endswith("downtime now about 200 ms")
+    assert rounds[2] == "round 1 5.0 MiB of 10.0 MiB, 10.0 MiB/s"
+    assert any(line.startswith("state pre-copy") for line in lines)
+    assert any(line.endswith("to be at most 300 ms") for line in lines)
     found = json.loads(phaul("status", running.handle.id[:3], "--json").out)
     assert (found["v"], found["id"]) == (1, running.handle.id)
     assert (found["round"], found["round_sent_bytes"]) == (1, 5 << 20)
@@ -138,7 +137,7 @@ def test_status_of_a_running_one(phaul: Phaul, running: Running) -> None:
 def test_status_sets_the_downtime(phaul: Phaul, running: Running) -> None:
     said = phaul("status", running.handle.id, "--set", "max-downtime=1.5s")
     assert (said.status, running.max_downtime_s) == (0, 1.5)
-    assert "downtime up to 1500 ms" in said.out
+    assert "to be at most 1.50 s" in said.out
 
 
 @pytest.mark.parametrize(
@@ -166,8 +165,10 @@ def test_status_of_one_that_failed(phaul: Phaul, begin: Begin) -> None:
     handle.finish(RoundFailed("round 2 failed", fate="still running here, PID 4242"))
     said = phaul("status")
     assert said.status == 0
-    assert said.out.splitlines()[-2:] == ["failed: round 2 failed",
-                                          "still running here, PID 4242"]  # fmt: skip
+    assert [line.split(maxsplit=1) for line in said.out.splitlines()[-2:]] == [
+        ["error", "round 2 failed"],
+        ["process", "still running here, PID 4242"],
+    ]
     said = phaul("status", "--set", "max-downtime=1s")
     assert said.status == 2
     assert "is over (failed)" in said.err
@@ -178,7 +179,7 @@ def test_status_of_one_whose_phaul_died(phaul: Phaul, begin: Begin) -> None:
     handle.update(state=State.CUTOVER)
     rewrite(handle, phaul=DEAD)
     said = phaul("status")
-    assert "unknown: its phaul, PID 1, died in the state 'cutover'" in said.out
+    assert "its phaul, PID 1, died in the state 'cutover'" in said.out
     assert f"`phaul resolve {handle.id}`" in said.out
     assert f"still running here, PID {handle.entry.pid}" in said.out
 
@@ -206,7 +207,7 @@ def test_follow_ends_with_the_migration(phaul: Phaul, begin: Begin, as_json: boo
         ["round", "0"],
         ["round", "1"],
     ]
-    assert lines[-1] == "still running here, PID 4242"
+    assert lines[-1].split(maxsplit=1) == ["process", "still running here, PID 4242"]
 
 
 def test_ctrl_c_ends_the_following_only(

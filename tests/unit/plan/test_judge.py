@@ -167,7 +167,7 @@ BAD: list[tuple[str, Level, str, dict[str, Any]]] = [
      {"others": (OtherSocket(pid=10, fd=3, protocol="AF_VSOCK"),)}),
     ("sockets", Level.NO, "group 33",
      {"netlink": (netlink(33, 0),)}),
-    ("sockets", Level.WARNING, "unread",
+    ("sockets", Level.NO, "unread",
      {"netlink": (netlink(1, 9),)}),
     ("sockets", Level.WARNING, "interface number 2",
      {"packet": (Packet(pid=10, fd=3, interface=2),)}),

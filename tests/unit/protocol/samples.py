@@ -44,7 +44,7 @@ NEEDS: tuple[p.Need, ...] = (
     p.CgroupNeed(controllers="", path="/system.slice"),
     p.LsmNeed(kind="apparmor", profile="a-profile (enforce)", pid=4242),
     p.NamespaceNeed(kinds=("pid", "mnt")),
-    p.ToolNeed(name="nft", purpose="to lock the network"),
+    p.ToolNeed(name="tar", purpose="for a tmpfs"),
 )
 FINDING = p.Finding(
     check="files",

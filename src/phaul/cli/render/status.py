@@ -78,7 +78,7 @@ def status_of(
 
 
 def status_text(status: Status, now: float, look: Look = PLAIN, *, most_rounds: int = 5) -> str:
-    """`status` at `now`, with the newest `most_rounds` rounds."""
+    """`status` at `now`, with the newest `most_rounds` rounds, none if that is 0."""
     style = _STYLES.get(status.phase, "bold")
     ended = status.phase.ended
     until = status.updated_unix if ended else now
@@ -93,9 +93,10 @@ def status_text(status: Status, now: float, look: Look = PLAIN, *, most_rounds: 
         ("way", status.way.value if status.way else "", "dim"),
     ]
     hidden = len(status.rounds) - most_rounds
-    if hidden > 0:
+    if hidden > 0 and most_rounds:
         rows.append(("rounds", f"... {hidden} before these", "dim"))
-    rows += [(f"round {r.number}", round_text(r), "dim") for r in status.rounds[-most_rounds:]]
+    shown = status.rounds[max(hidden, 0) :]
+    rows += [(f"round {r.number}", round_text(r), "dim") for r in shown]
     if status.round is not None:
         rows.append((f"round {status.round}", under_way(status, now), "bold"))
     rows.append(("sent", size(status.sent_bytes) if status.sent_bytes else "", "dim"))
@@ -134,11 +135,12 @@ def _there(status: Status) -> str:
 
 
 def _downtime(status: Status) -> str:
-    if status.downtime_s is None:
-        return ""
     if status.phase.ended:
-        return duration(status.downtime_s) if status.phase is Phase.FINISHED else ""
-    text = f"now about {duration(status.downtime_s)}"
+        known = status.phase is Phase.FINISHED and status.downtime_s is not None
+        return duration(status.downtime_s or 0.0) if known else ""
+    said = []
+    if status.downtime_s is not None:
+        said.append(f"now about {duration(status.downtime_s)}")
     if status.max_downtime_s is not None:
-        text += f", to be at most {duration(status.max_downtime_s)}"
-    return text
+        said.append(f"to be at most {duration(status.max_downtime_s)}")
+    return ", ".join(said)

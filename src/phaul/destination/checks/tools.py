@@ -14,7 +14,6 @@ from phaul.protocol.preflight import Finding, ToolNeed
 __all__ = ["look"]
 
 _PACKAGES: Final = {
-    "nft": "nftables",
     "iptables-restore": "iptables",
     "ip6tables-restore": "iptables",
     "tar": "tar",

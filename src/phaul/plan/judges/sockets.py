@@ -123,10 +123,10 @@ def _others(survey: Survey, criu: SourceCriu) -> Iterable[Finding]:
                 close,
             )
         elif link.queued:
-            verdict.warn(
-                f"a netlink socket ({held(link)}) has {size(link.queued)} unread: if so in the "
-                "cutover, they are in the way of the dump",
-                "have the process read them",
+            verdict.no(
+                f"a netlink socket ({held(link)}) has {size(link.queued)} unread, with which CRIU "
+                "does not dump it",
+                "have the process read them, and try again",
             )
     for packet in survey.packet:
         if packet.interface and "net" not in survey.own:

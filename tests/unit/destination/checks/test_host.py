@@ -67,7 +67,7 @@ needs = st.lists(
             ).map(tuple),
         ),
         st.builds(
-            p.ToolNeed, name=st.sampled_from(["nft", "iptables-restore", "tar", "ip"]), purpose=text
+            p.ToolNeed, name=st.sampled_from(["iptables-restore", "tar", "ip"]), purpose=text
         ),
     ),
     min_size=1,

@@ -100,8 +100,8 @@ def test_tools(host: FakeHost) -> None:
         return tools.look([need], host.context())
 
     host.put("bin/tar").chmod(0o755)
-    host.put("bin/nft").chmod(0o644)
+    host.put("bin/ip").chmod(0o644)
     assert only(look("tar"), Level.OK, "tools").what == "1 program is there"
-    found = only(look("nft"), Level.NO, "tools")
-    assert found.what == "nft is not found there, which is needed to unpack a tmpfs"
-    assert "nftables" in found.remedy or "/nft: add its directory to PATH" in found.remedy
+    found = only(look("ip"), Level.NO, "tools")
+    assert found.what == "ip is not found there, which is needed to unpack a tmpfs"
+    assert "iproute2" in found.remedy or "/ip: add its directory to PATH" in found.remedy
