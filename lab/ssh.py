@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .guest import Guest
 
-# Ed25519 alone: making an RSA key takes many seconds in an emulated guest.
+# Ed25519 alone: making an RSA key takes many seconds in an emulated guest.  The cipher: there it is
+# twice as fast as OpenSSH's own choice, ChaCha20 (6 to 3 MiB/s).
 _START = r"""
 set -eu
 key=/etc/ssh/ssh_host_ed25519_key
@@ -14,7 +15,8 @@ if [ -e $pidfile ] && kill -0 "$(cat $pidfile)" 2>/dev/null; then exit 0; fi
 [ -e $key ] || ssh-keygen -q -t ed25519 -N '' -f $key
 mkdir -p /run/sshd
 /usr/sbin/sshd -o ListenAddress=%s -o HostKey=$key -o PidFile=$pidfile \
-    -o PermitRootLogin=prohibit-password -o PasswordAuthentication=no -o UseDNS=no
+    -o PermitRootLogin=prohibit-password -o PasswordAuthentication=no -o UseDNS=no \
+    -o Ciphers=aes128-gcm@openssh.com
 """
 _MAKE_KEY = r"""
 set -eu

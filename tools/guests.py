@@ -61,7 +61,11 @@ def stage(python: Python = CURRENT) -> Path:
     build(victims)
     shutil.copytree(victims, fresh / "victims", ignore=ignore)
     site = site_packages(python.version, "requirements-test.txt")
-    shutil.copytree(site, fresh / "site", ignore=ignore)
+    if (folder / f"{site.name}.key").exists() and (folder / "site").is_dir():
+        shutil.move(folder / "site", fresh / "site")  # it is compiled already
+    else:
+        shutil.copytree(site, fresh / "site", ignore=ignore)
+    (fresh / f"{site.name}.key").touch()
     (fresh / "phaul").write_text(_COMMAND)
     (fresh / "phaul").chmod(0o755)
     if python.compiled:

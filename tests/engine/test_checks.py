@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import pytest
 
+from phaul.criu.elf import build_id
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_facts
 from phaul.criu.images.container import COMMON_MAGIC, read_messages
@@ -29,7 +30,6 @@ from phaul.protocol.preflight import (
     Need,
     PidsNeed,
 )
-from phaul.storage.elf import build_id
 from tests.engine.conftest import SLOW, VICTIMS, StartVictim
 from tests.victims.harness import Victim, VictimError, start
 

@@ -19,6 +19,7 @@ from phaul.report import (
     Connected,
     CutoverStarted,
     Event,
+    Planned,
     Report,
     Round,
     RoundFinished,
@@ -60,6 +61,7 @@ class Running:
     ) -> None:
         self.exit_code = 0
         self.migration = Migration(order, self._on_event)
+        self._dry_run = order.dry_run
         self._handle = handle
         self._progress = progress
         self._handlers = handlers
@@ -150,7 +152,8 @@ class Running:
                     self._progress.line("too late to cancel: the process is being handed over")
 
     def _on_event(self, event: Event) -> None:
-        self._progress.on_event(event)
+        if not (self._dry_run and isinstance(event, Planned)):  # that is its result
+            self._progress.on_event(event)
         for handler in self._handlers:
             handler(event)
         match event:

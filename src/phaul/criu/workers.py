@@ -5,8 +5,6 @@ an emulated machine, most of it the dynamic linker's; the next worker starts whi
 the one that restores before the source is frozen.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -14,7 +12,7 @@ from phaul.criu.engine import Engine, Facts
 from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, CriuUnfit
 
-__all__ = ["Workers", "examine_anew", "unusable"]
+__all__ = ["Workers", "examine_anew", "unfit"]
 
 
 @dataclass(eq=False)
@@ -76,19 +74,17 @@ async def examine_anew(engine: Engine) -> Facts:
 
     Raises CriuUnusable, and nothing else: one that dies of a question is of no use either.
     """
-    with unusable(engine.host):
+    try:
         async with Workers(engine) as workers:
             return await workers.examine(anew=True)
-
-
-@contextmanager
-def unusable(host: str) -> Iterator[None]:
-    """What CRIU fails at inside makes it one that cannot be used: CriuUnfit."""
-    try:
-        yield
     except CriuError as error:
-        raise CriuUnfit(
-            f"criu cannot be asked what it can do: {error.what}",
-            host=host,
-            remedy=error.remedy or "try `criu check` there by hand",
-        ) from error
+        raise unfit(error, engine.host) from error
+
+
+def unfit(error: CriuError, host: str) -> CriuUnfit:
+    """The error for a CRIU that fails while it is only asked what it can do."""
+    return CriuUnfit(
+        f"criu cannot be asked what it can do: {error.what}",
+        host=host,
+        remedy=error.remedy or "try `criu check` there by hand",
+    )

@@ -22,7 +22,7 @@ from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
-from phaul.criu.workers import examine_anew, unusable
+from phaul.criu.workers import examine_anew, unfit
 from phaul.destination.incoming import Incoming
 from phaul.errors import CriuError, ImageError, PhaulError, UsageError
 from phaul.pages.speed import restore_rate
@@ -150,8 +150,9 @@ class Agent:
         if begun is None:
             return await examine_anew(self._engine)
         try:
-            with unusable(self._engine.host):
-                return await begun.facts()
+            return await begun.facts()
+        except CriuError as error:
+            raise unfit(error, self._engine.host) from error
         finally:
             self._tasks.start_soon(begun.close)  # nobody has to wait for this
 

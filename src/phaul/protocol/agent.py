@@ -79,7 +79,7 @@ class Duty(Enum):
     CLEAN_UP = "clean-up"
     """The source has the process: leave nothing behind."""
     HOLD = "hold"
-    """Only looking at both hosts can tell: keep the copy still, and its images."""
+    """Only looking at both hosts can tell: keep what the process can be restored from."""
     RUN = "run"
     """The process is this host's: see the release through, keep it."""
 

@@ -22,6 +22,8 @@ MAX_CONTROL: Final = 256 << 10
 MAX_CHUNK: Final = 1 << 20
 """The most bytes of an image in one frame."""
 
+_SILENCE: Final = "let nothing over there write to standard output before phaul does"
+
 _SHOWN: Final = 60
 """So much of a text that should not be there is quoted."""
 
@@ -109,7 +111,9 @@ class Decoder:
     def _check(self, length: int, number: int, offset: int) -> Kind:
         kind = {1: Kind.CONTROL, 2: Kind.RAW}.get(number)
         if kind is None:
-            self._fail(f"the other side sent a frame of the unknown kind {number}", offset)
+            self._fail(
+                f"the other side sent a frame of the unknown kind {number}", offset, _SILENCE
+            )
         if not 1 <= length <= _MOST[kind]:
             self._fail(
                 f"the other side sent a frame of {length} bytes, it may have 1 to {_MOST[kind]}",
@@ -117,13 +121,12 @@ class Decoder:
             )
         return kind
 
-    def _fail(self, what: str, offset: int = 0) -> NoReturn:
+    def _fail(self, what: str, offset: int = 0, remedy: str = "") -> NoReturn:
         text = _text(self._buffer[offset : offset + _SHOWN]) if not self._any else ""
-        remedy = ""
         if text:
             # The classic: a shell's start-up files that write, before the agent gets its word in.
             what = f"the other side sent text instead of a message: {text!r}"
-            remedy = "let nothing over there write to standard output before phaul does"
+            remedy = _SILENCE
         self._error = what
         self._buffer.clear()
         raise ProtocolError(what, remedy=remedy)

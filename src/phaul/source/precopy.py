@@ -115,6 +115,8 @@ async def end_failed_iteration(context: Context, error: BaseException) -> None:
         try:
             await context.remote.stop_iteration()
         except Exception as theirs:
+            if isinstance(error, Cancelled):
+                return  # what else should it say of a channel that was broken off
             error.add_note(f"the other side says: {theirs}")
 
 

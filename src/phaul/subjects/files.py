@@ -15,10 +15,10 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from phaul.criu.elf import build_id
 from phaul.errors import SubjectError
 from phaul.facts import Fate, File, FileKind, FileUse, Process
 from phaul.subjects.descriptors import Descriptor
-from phaul.subjects.elf import read_build_id
 from phaul.subjects.memory import Area
 from phaul.subjects.mounts import Mount, read_mounts
 from phaul.subjects.proc import Proc
@@ -183,7 +183,7 @@ class Files:
         except OSError:  # gone by now, or not to be read: CRIU then compares the size alone
             return ""
         try:
-            return read_build_id(fd)
+            return build_id(fd)
         except OSError:
             return ""
         finally:

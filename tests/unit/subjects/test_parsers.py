@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from phaul.errors import PhaulError
 from phaul.facts import Cgroup
 from phaul.subjects.confinement import parse_cgroups, parse_label
-from phaul.subjects.elf import build_id
 from phaul.subjects.fdinfo import FdInfo, parse_fdinfo
 from phaul.subjects.memory import add_up, parse_smaps
 from phaul.subjects.mounts import parse_mountinfo
@@ -73,23 +72,6 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 00000000f264ad5f 3      3    0003   2     1 0      0      30778
 """
 CGROUP = "4:memory,cpu:/user/x y\n0::/system.slice/a.service (deleted)\nnonsense\n"
-
-
-def elf(note: bytes, *, wide: bool = True, order: str = "<") -> bytes:
-    """An ELF file with one program header, of notes."""
-    ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
-    if wide:
-        head = struct.pack(order + "HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-        program = struct.pack(order + "IIQQQQQQ", 4, 4, 120, 0, 0, len(note), len(note), 4)
-    else:
-        head = struct.pack(order + "HHIIIIIHHHHHH", 3, 3, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
-        program = struct.pack(order + "IIIIIIII", 4, 84, 0, 0, len(note), len(note), 4, 4)
-    return ident + head + program + note
-
-
-def note(description: bytes, kind: int = 3, order: str = "<") -> bytes:
-    padded = description + bytes(-len(description) % 4)
-    return struct.pack(order + "III", 4, len(description), kind) + b"GNU\0" + padded
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -204,25 +186,6 @@ def test_labels(text: str, apparmor: bool, kind: str, profile: str | None) -> No
         assert found.profile == (profile or text.rstrip("\0"))
 
 
-@pytest.mark.parametrize("wide", [True, False])
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_build_id(wide: bool, order: str) -> None:
-    wanted = bytes(range(20))
-    notes = note(b"abc", kind=1, order=order) + note(wanted, order=order)
-    assert build_id(elf(notes, wide=wide, order=order)) == wanted.hex()
-
-
-@pytest.mark.parametrize("description", [b"", bytes(65)])
-def test_a_build_id_of_no_sound_length_is_none(description: bytes) -> None:
-    assert build_id(elf(note(description))) == ""
-
-
-def test_the_build_id_of_a_real_program() -> None:
-    with open("/proc/self/exe", "rb") as file:  # noqa: PTH123
-        found = build_id(file.read(1 << 20))
-    assert found == "" or len(bytes.fromhex(found)) in range(8, 65)
-
-
 TEXTS: list[tuple[Callable[[str], object], str]] = [
     (parse_stat, STAT),
     (parse_status, STATUS),
@@ -236,8 +199,6 @@ TEXTS: list[tuple[Callable[[str], object], str]] = [
     (lambda text: parse_label(1, text, apparmor=False), "a:b:c:d"),
 ]
 BYTES: list[tuple[Callable[[bytes], object], bytes]] = [
-    (build_id, elf(note(bytes(20)))),
-    (build_id, elf(note(bytes(20)), wide=False, order=">")),
     (lambda data: list(parse_answers(data)), ANSWER),
     (parse_unix, UNIX),
     (parse_groups, GROUPS),

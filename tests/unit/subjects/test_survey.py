@@ -10,8 +10,9 @@ import pytest
 from phaul.facts import Fate, File, Peer, Survey
 from phaul.subjects.sockdiag import Diag, UnixRow
 from phaul.subjects.survey import survey
+from tests.unit.criu.test_elf import elf, note
 from tests.unit.subjects.fake_proc import FakeProc, unlinked
-from tests.unit.subjects.test_parsers import NETLINK, PACKET, elf, note
+from tests.unit.subjects.test_parsers import NETLINK, PACKET
 
 NO_DIAG = Diag({}, {})
 HEAD = "  sl local rem st tx:rx tr:tm retr uid timeout inode\n"
@@ -28,7 +29,7 @@ def by_path(found: Survey, path: Path) -> File:
 
 def test_mapped_files_have_what_a_restore_compares(fake_proc: FakeProc, tmp_path: Path) -> None:
     library = tmp_path / "lib so"
-    library.write_bytes(elf(note(b"0123456789")))
+    library.write_bytes(elf((4, note(3, b"0123456789"))))
     library.chmod(0o640)
     fake_proc.process(10, children=(11,))
     fake_proc.process(11, 10)

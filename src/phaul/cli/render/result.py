@@ -64,6 +64,8 @@ def _result(report: Report) -> list[Row]:
     there = report.destination or "the destination"
     pid = report.destination_pid or report.pid
     gone = f"; it is gone from {report.source}" if report.source else "; it is gone from here"
+    if there == report.source:
+        gone = " of a PID namespace of its own there"
     downtime = downtime_text(report.downtime)
     if report.max_downtime_s is not None and report.downtime.total_s > report.max_downtime_s:
         downtime += f"; more than the {duration(report.max_downtime_s)} that were asked for"

@@ -17,11 +17,11 @@ import stat
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from phaul.criu.elf import build_id
 from phaul.destination.checks.context import CheckContext
 from phaul.destination.checks.mounts import PSEUDO, read_mounts
 from phaul.destination.checks.sheet import Sheet, count, printable
 from phaul.protocol.preflight import FileNeed, Finding
-from phaul.storage.elf import build_id
 
 __all__ = ["look"]
 

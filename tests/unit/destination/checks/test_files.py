@@ -7,8 +7,8 @@ import pytest
 
 from phaul.destination.checks import files
 from phaul.protocol.preflight import FileNeed, Finding, Level
+from tests.unit.criu.test_elf import ID, elf, note
 from tests.unit.destination.checks.conftest import FakeHost, only
-from tests.unit.storage.test_elf import ID, elf, note
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

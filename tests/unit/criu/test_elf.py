@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaul.storage.elf import build_id, find_build_id
+from phaul.criu.elf import build_id, find_build_id
 
 ID = bytes(range(20))
 
