@@ -194,7 +194,7 @@ class Agent:
         if session is not None and session.holds:
             await session.discard()
 
-    def _require_session(self) -> DestinationSession:
+    def _require_session(self) -> "DestinationSession":
         if self._session is None:
             raise UsageError("nothing is prepared", host=self._engine.host)
         return self._session
