@@ -25,6 +25,7 @@ format: setup
 
 bench: setup lab ## what phaul's own work costs beside the same criu commands by hand
 	$(PYTHON) -m bench.overhead
+	$(PYTHON) -m bench.command
 
 setup:
 	@tools/setup.sh

@@ -147,8 +147,8 @@ def measure_agent() -> dict[str, float]:
         migration="bench",
     )
     imports = (
-        "import anyio._backends._asyncio, phaul.agent, phaul.destination.agent, "
-        "phaul.transport.stdio"
+        "import gc; gc.disable(); import anyio._backends._asyncio, phaul.agent, os, "
+        "phaul.destination.agent, phaul.transport.stdio; os._exit(0)"
     )
     python = ("python3", "-S", "-P", "-c")
     return {

@@ -15,7 +15,7 @@ import anyio.from_thread
 
 from phaul.config import Config
 from phaul.criu.rpc import CriuOptions, Version
-from phaul.destination import DestinationSession
+from phaul.destination.session import DestinationSession
 
 __all__ = ["Server"]
 

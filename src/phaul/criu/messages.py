@@ -20,11 +20,12 @@ __all__ = ["message_class", "parse"]
 
 @cache
 def _pool() -> "DescriptorPool":
-    from importlib.resources import files
+    from pkgutil import get_data  # importlib.resources takes some ms more, for zip files
 
     from google.protobuf import descriptor_pb2, descriptor_pool
 
-    data = files("phaul.criu").joinpath("schema/descriptors.binpb").read_bytes()
+    data = get_data("phaul.criu", "schema/descriptors.binpb")
+    assert data is not None
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
         pool.Add(file)  # type: ignore[no-untyped-call, unused-ignore]

@@ -1,5 +1,4 @@
-"""The destination's session: a page server a round, then the restore, held until it is released."""
+"""The destination's session: a page server a round, then the restore, held until it is released.
 
-from phaul.destination.session import DestinationSession
-
-__all__ = ["DestinationSession"]
+Nothing is imported here: the agent's start counts, and what it needs first is little.
+"""

@@ -12,23 +12,19 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from phaul.config import Config
 from phaul.criu.engine import Engine, Examination, Facts
 from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
 from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.criu.workers import examine_anew, unfit
-from phaul.destination.checks import CheckContext, look
 from phaul.destination.incoming import Incoming
-from phaul.destination.session import DestinationSession
 from phaul.errors import CriuError, ImageError, PhaulError, UsageError
-from phaul.pages.channel import MemoryChannel
 from phaul.pages.speed import restore_rate
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, Duty
@@ -36,6 +32,9 @@ from phaul.protocol.handshake import negotiate
 from phaul.protocol.preflight import Finding, Where
 from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
+
+if TYPE_CHECKING:
+    from phaul.destination.session import DestinationSession
 
 __all__ = ["Agent", "run_agent"]
 
@@ -158,6 +157,9 @@ class Agent:
             self._tasks.start_soon(begun.close)  # nobody has to wait for this
 
     async def _survey(self, survey: m.Survey) -> tuple[Finding, ...]:
+        # Not before: the source waits for Welcome.
+        from phaul.destination.checks import CheckContext, look
+
         context = CheckContext(self._engine, self._require_incoming().path)
         found = await look(survey.needs, context)
         if self._surveyed:
@@ -166,6 +168,10 @@ class Agent:
         return (*privileges(Where.DESTINATION), *found)
 
     async def _prepare(self, prepare: m.Prepare) -> None:
+        from phaul.config import Config
+        from phaul.destination.session import DestinationSession
+        from phaul.pages.channel import MemoryChannel
+
         self._keep_images = prepare.keep_images
         self._memory = await self._end.accept_memory(_MEMORY_S)
         config = Config(
@@ -188,7 +194,7 @@ class Agent:
         if session is not None and session.holds:
             await session.discard()
 
-    def _require_session(self) -> DestinationSession:
+    def _require_session(self) -> "DestinationSession":
         if self._session is None:
             raise UsageError("nothing is prepared", host=self._engine.host)
         return self._session

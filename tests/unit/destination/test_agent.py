@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from phaul.criu.engine import Engine, Examination
 from phaul.destination.agent import run_agent
-from phaul.errors import CriuError, PhaulError
+from phaul.errors import CriuError, CriuUnfit, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.frames import Frame, Kind, pack
 from phaul.protocol.preflight import Level, PidsNeed
@@ -64,13 +65,15 @@ class Talk:
 
 
 @asynccontextmanager
-async def talk(fake: Fake, base: Path, silence: float = LIMIT) -> AsyncIterator[Talk]:
+async def talk(
+    fake: Fake, base: Path, silence: float = LIMIT, examination: Examination | None = None
+) -> AsyncIterator[Talk]:
     """An agent, and the talk with it; it has ended afterwards."""
     source, end = local_ends(silence=silence)
     both = Talk(source, base)
 
     async def agent() -> None:
-        both.status = await run_agent(end, base, fake.command)
+        both.status = await run_agent(end, base, fake.command, examination)
 
     with anyio.fail_after(LIMIT):
         async with anyio.create_task_group() as tasks:
@@ -95,6 +98,29 @@ async def test_a_whole_migration_leaves_nothing(fake: Fake, tmp_path: Path) -> N
     assert both.status == 0
     assert both.left() == []
     assert fake.names().count("PAGE_SERVER_CHLD") == 2
+
+
+async def test_an_examination_begun_ahead_is_the_answer(fake: Fake, tmp_path: Path) -> None:
+    begun = Examination.begin(Engine(fake.command))
+    async with talk(fake, tmp_path / "in", examination=begun) as both:
+        welcome = await both.caller.hello(HELLO, LIMIT)
+        assert welcome.facts.criu.major >= 4
+        await both.bye()
+    assert fake.names().count("CHECK") == 1
+
+
+async def test_an_examination_begun_ahead_says_what_is_unfit(fake: Fake, tmp_path: Path) -> None:
+    fake.play(check=Fault(kind="fail", message="the kernel is odd"))
+    begun = Examination.begin(Engine(fake.command))
+    async with talk(fake, tmp_path / "in", examination=begun) as both:
+        with pytest.raises(CriuUnfit, match="the kernel is odd"):
+            await both.caller.hello(HELLO, LIMIT)
+
+
+async def test_an_examination_that_nobody_waits_for_is_ended(fake: Fake, tmp_path: Path) -> None:
+    begun = Examination.begin(Engine(fake.command))
+    async with talk(fake, tmp_path / "in", examination=begun):
+        pass  # the source goes away without a word
 
 
 async def test_images_are_kept_if_that_was_asked_for(fake: Fake, tmp_path: Path) -> None:

@@ -196,6 +196,25 @@ async def test_it_can_be_closed_again_and_unopened(fake_ssh: FakeSsh) -> None:
         await source.open_memory("0" * 32)
 
 
+async def test_dialled_ahead_of_entering(fake_ssh: FakeSsh) -> None:
+    source = SshSource(TARGET)
+    source.dial()
+    async with source:
+        await greet(source)
+        source.hang_up()  # it was entered: that is undone by leaving
+        assert source.control.spoke
+    assert len(fake_ssh.notes()) == 1
+
+
+async def test_dialled_and_never_entered(fake_ssh: FakeSsh) -> None:
+    source = SshSource(TARGET)
+    source.dial()
+    source.hang_up()
+    source.hang_up()
+    async with source:  # it can still be
+        await greet(source)
+
+
 async def test_a_temporary_directory_that_ssh_would_misread(
     fake_ssh: FakeSsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
