@@ -106,6 +106,7 @@ def test_dump_held_looked_at_and_refused(
                 await operation.until(Stage.POST_DUMP)
             with anyio.fail_after(60 * SLOW):
                 await server.wait()
+            await server.worker.close()
             assert dirtier.alive()
             await operation.release()
             await operation.finish()
