@@ -18,10 +18,8 @@ def test_other_page_server_protocol_is_refused(mixed: Lab) -> None:
     subject = Subject(mixed.src, "dirtier", "--size-mb", 8)
     checked = phaul("check", TARGET)
     assert checked.status == 5, checked
-    checked.says("page-server")
-    found = {f["check"]: f for f in phaul("check", TARGET, "--json").json["findings"]}
-    assert found["page-server"]["level"] == "no"
-    assert "4.1.1" in found["page-server"]["what"]
+    line = next(line for line in checked.stdout.splitlines() if "page-server" in line)
+    assert line.startswith("no "), checked
     moved = phaul("migrate", subject.pid, TARGET)
     assert moved.status == 5, moved
     moved.says("page-server", f"still running here, PID {subject.pid}", "nothing left on dst")
@@ -31,6 +29,6 @@ def test_other_page_server_protocol_is_refused(mixed: Lab) -> None:
 
 
 def test_older_criu_and_its_images(mixed: Lab) -> None:
-    which = "version_features or cpu or dump_held or (survives and dirtier)"
+    which = "version_features or cpu_of_this_host or dump_held or (survives and dirtier)"
     said = run_pytest(mixed.dst, "tests/engine", "-k", which)
     assert "4 passed" in said
