@@ -99,10 +99,11 @@ class Subject:
 
     def only_on(self, there: Guest, other: Guest) -> None:
         """Exactly one copy, and nothing of the migration on either guest."""
-        for guest in (there, other):
-            assert left_behind(guest) == [], guest.name
-        assert State.of(other).victims == {}, other.name
-        assert self.pid in State.of(there).victims, there.name
+        left = {guest.name: left_behind(guest) for guest in (there, other)}
+        assert not any(left.values()), left
+        there_now, other_now = State.of(there).victims, State.of(other).victims
+        assert other_now == {}, other_now
+        assert self.pid in there_now, there_now
 
     def stop(self, *guests: Guest) -> None:
         """End it, wherever it is of these."""
