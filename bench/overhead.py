@@ -1,14 +1,17 @@
 """What the library's orchestration costs, beside the same criu commands run one by one by hand.
 
     python -m bench.overhead            boots the lab and runs it in a guest, and in the sandbox
-    python -m bench.overhead inside N   where CRIU works: N pairs of moves, as JSON
+    python -m bench.overhead inside N   where CRIU works: N turns, as JSON
 
-A move is the checks of both ends, two rounds of pre-copy where dirty memory is tracked, the final
-dump and a full restore, on one machine, with a victim of 8 MiB whose memory costs next to nothing.
-By hand means what a person would type, started without a shell, with the same unix socket pair for
-the memory and the same waiting for each page server.  The library is measured twice: as a process
-that has moved something before does it, which remembers that CRIU is fit, and with both ends
-examining CRIU anew, as by hand.  The three take turns; figures are medians.
+A move is two rounds of pre-copy where dirty memory is tracked, the final dump and a full restore,
+on one machine, with a victim of 8 MiB whose memory costs next to nothing.  By hand means what a
+person would type, started without a shell, with the same unix socket pair for the memory and the
+same waiting for each page server.
+
+It is made twice, each time with the same commands on both sides.  "First": each end first asks its
+CRIU for its version, whether dirty memory is tracked, and for its own check of the kernel.
+"Later": nothing is asked, as the library remembers that this very CRIU was fit on this kernel.
+The four take turns; figures are medians.
 """
 
 import json
@@ -21,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import phaul
@@ -30,17 +32,24 @@ from phaul.criu.engine import forget_examinations
 from tests.victims.harness import Victim, start
 
 ROUNDS = 2
-PAIRS = 7
+PAIRS = 9
 VICTIMS = Path(os.environ.get("PHAUL_VICTIMS", "build/victims"))
 LOCK = ("--network-lock", "nftables")
 
 
-def by_hand(pid: int, work: Path, *, tracked: bool) -> None:
+QUESTIONS = (
+    ["criu", "--version"],
+    ["criu", "check", "--feature", "mem_dirty_track"],
+    ["criu", "check"],
+)
+
+
+def by_hand(pid: int, work: Path, *, tracked: bool, first: bool) -> None:
     """The commands of a migration, each awaited."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        subprocess.run(["criu", "check"], check=True, capture_output=True)
-        subprocess.run(["criu", "check"], check=True, capture_output=True)
+        for question in QUESTIONS * 2 if first else ():
+            subprocess.run(question, check=False, capture_output=True)
         rounds = ROUNDS if tracked else 0
         for number in range(rounds + 1):
             here, there = work / "here" / str(number), work / "there" / str(number)
@@ -72,11 +81,11 @@ def by_hand(pid: int, work: Path, *, tracked: bool) -> None:
         )
 
 
-def by_library(pid: int, work: Path, *, tracked: bool, anew: bool = False) -> None:
-    """The same by phaul; with `anew` nothing is known from an earlier move, on either end."""
+def by_library(pid: int, work: Path, *, tracked: bool, first: bool) -> None:
+    """The same by phaul; in a `first` move nothing is remembered, on either end."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        if anew:
+        if first:
             forget_examinations()
         with phaul.Server(
             phaul.Config(memory_fd=theirs.fileno(), work_dir=work / "there")
@@ -85,13 +94,13 @@ def by_library(pid: int, work: Path, *, tracked: bool, anew: bool = False) -> No
             config = phaul.Config(
                 pid=pid, memory_fd=ours.fileno(), work_dir=work / "here", stop_rule=rule
             )
-            if anew:
+            if first:
                 forget_examinations()
             report = phaul.Client(RestoreAfterwards(server), server, config).migrate()
         assert len(report.rounds) == (ROUNDS if tracked else 0)
 
 
-def measure(move: Callable[..., None], *, tracked: bool) -> float:
+def measure(move: Callable[..., None], *, tracked: bool, first: bool) -> float:
     """The seconds that one move of a fresh victim takes; the victim is whole afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="phaul-bench-"))
     report = folder / "report.json"
@@ -99,7 +108,7 @@ def measure(move: Callable[..., None], *, tracked: bool) -> float:
     pid = start([str(word) for word in words], 60)
     try:
         begun = time.monotonic()
-        move(pid, folder, tracked=tracked)
+        move(pid, folder, tracked=tracked, first=first)
         seconds = time.monotonic() - begun
         moved = Victim(pid, report)
         found = moved.check(60)
@@ -115,35 +124,30 @@ def inside(pairs: int) -> dict[str, object]:
     """Take turns, after one of each that does not count."""
     probe = ["criu", "check", "--feature", "mem_dirty_track"]
     tracked = subprocess.run(probe, capture_output=True, check=False).returncode == 0
-    hand, library, first = [], [], []
+    found: dict[str, list[tuple[float, float]]] = {"first": [], "later": []}
     for turn in range(pairs + 1):
-        taken = (
-            measure(by_hand, tracked=tracked),
-            measure(by_library, tracked=tracked),
-            measure(partial(by_library, anew=True), tracked=tracked),
-        )
-        if turn:
-            hand.append(taken[0])
-            library.append(taken[1])
-            first.append(taken[2])
-    rounds = ROUNDS if tracked else 0
-    return {"rounds": rounds, "hand_s": hand, "library_s": library, "first_s": first}
+        for kind, taken in found.items():
+            first = kind == "first"
+            pair = (
+                measure(by_hand, tracked=tracked, first=first),
+                measure(by_library, tracked=tracked, first=first),
+            )
+            if turn:
+                taken.append(pair)
+    return {"rounds": ROUNDS if tracked else 0, **found}
 
 
-def show(where: str, result: dict[str, list[float]]) -> None:
+def show(where: str, result: dict[str, list[tuple[float, float]]]) -> None:
     """Print one place's figures."""
-    hand = statistics.median(result["hand_s"])
-    print(
-        f"{where}: {result['rounds']} rounds, {len(result['hand_s'])} turns, "
-        f"by hand {hand * 1e3:.0f} ms"
-    )
-    for name, what in (("library_s", "the library"), ("first_s", "its first move")):
-        pairs = list(zip(result[name], result["hand_s"], strict=True))
-        median = statistics.median(result[name])
-        ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-        added = statistics.median(mine - theirs for mine, theirs in pairs)
+    print(f"{where}: {result['rounds']} rounds, {len(result['first'])} turns")
+    for kind in ("first", "later"):
+        pairs = result[kind]
+        hand, library = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(mine / theirs for theirs, mine in pairs)
+        added = statistics.median(mine - theirs for theirs, mine in pairs)
         print(
-            f"    {what:<15} {median * 1e3:.0f} ms, ratio {ratio:.2f}, added {added * 1e3:+.0f} ms"
+            f"    {kind} move: by hand {hand * 1e3:.0f} ms, library {library * 1e3:.0f} ms, "
+            f"ratio {ratio:.2f}, added {added * 1e3:+.0f} ms"
         )
 
 
