@@ -1,6 +1,6 @@
 """`make demo`: two machines on this one, and a process moved between them before your eyes.
 
-Boots the lab's two guests, starts a process with 100 MiB of memory of which it keeps changing a
+Boots the lab's two guests, starts a process with 200 MiB of memory of which it keeps changing a
 part, moves it from the first to the second by `phaul migrate` over ssh, and then asks the process
 itself whether it is whole.  Runs on the host; ends the guests, whatever happens.
 """
@@ -14,7 +14,7 @@ from lab import Guest, Lab, LabError
 from tools.guests import PROJECT, install_all, stage
 
 PID = 4242
-SIZE_MB = 100
+SIZE_MB = 200
 RATE_PAGES = 400
 WORKING_SET_PAGES = 1500
 TARGET = "root@dst"
@@ -73,8 +73,6 @@ def main() -> int:
         pid = victim_pid(lab.src)
         before = check_victim(lab.src, pid)
         print(f"PID {pid} on {lab.src.name}: {before['counter']} beats, memory right")
-        say(f"can {lab.dst.name} take it?")
-        phaul(lab.src, "check", TARGET)
         say(f"moving it to {lab.dst.name}")
         phaul(lab.src, "migrate", pid, TARGET, *WISHES)
         whole = ask(lab, pid, before["counter"])

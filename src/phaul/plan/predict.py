@@ -24,7 +24,7 @@ def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool) -> Plan:
         downtime = stop_and_copy(costs)
         seconds = downtime
         reason = "the source's kernel does not track dirty memory (soft-dirty)"
-    if costs.shared_bytes:
+    if costs.shared_bytes >= _MIB:
         because.append(
             f"{costs.shared_bytes / _MIB:.1f} MiB of shared memory are sent while it is down"
         )
