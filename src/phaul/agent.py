@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from phaul.errors import CriuError, PhaulError, UsageError
+from phaul.errors import PhaulError, UsageError
 
 __all__ = ["main"]
 
@@ -75,7 +75,7 @@ def _run(directory: Path | None, criu: str | None) -> int:
     examination: Examination | None = None
     # CRIU looks at the kernel while the rest is imported.  What keeps it from that keeps it again
     # when the source asks, and is told then.
-    with suppress(CriuError, OSError):
+    with suppress(PhaulError, OSError):
         examination = Examination.begin(Engine(program))
 
     import anyio

@@ -26,7 +26,7 @@ _PEERCRED = struct.Struct("=iII")
 
 
 def spoil(mode: str, kind: int, answer: Any) -> None:  # noqa: ANN401 (a protobuf message)
-    """Make the answer to a request the wrong one."""
+    """Make the answer to a request of that kind the wrong one."""
     if mode == "version" and kind == RequestType.VERSION:
         answer.version.major_number, answer.version.minor_number = 4, 1
         answer.version.sublevel = 1
@@ -49,7 +49,6 @@ def main() -> int:
         criu = subprocess.Popen(
             [CRIU, "swrk", str(theirs.fileno())], pass_fds=(theirs.fileno(),), stdin=0
         )
-    kind = 0
     while True:
         ready, _, _ = select.select([outer, inner], [], [])
         if outer in ready:
@@ -57,7 +56,6 @@ def main() -> int:
             if not packet:
                 break
             request = message_class("Request").FromString(packet)
-            kind = request.type
             # Descriptors are looked up in the requester, which for the real CRIU is this process.
             if request.HasField("opts") and request.opts.images_dir_fd >= 0:
                 path = f"/proc/{requester}/fd/{request.opts.images_dir_fd}"
@@ -69,7 +67,7 @@ def main() -> int:
             if not packet:
                 break
             answer = message_class("Response").FromString(packet)
-            spoil(mode, kind, answer)
+            spoil(mode, answer.type, answer)
             outer.send(answer.SerializeToString())
     inner.close()
     return criu.wait()

@@ -16,8 +16,8 @@ __all__ = ["USUAL", "restore_rate"]
 USUAL: Final = 1_200_000_000
 """What a real machine does: 1 GB in 0.6 to 0.9 s."""
 
-_BYTES: Final = 4 << 20
-"""4 MiB: 2 ms natively, some 40 ms in an emulated machine."""
+_BYTES: Final = 1 << 20
+"""1 MiB: 2 ms natively, some 10 ms in an emulated machine."""
 
 
 def restore_rate(directory: Path) -> int:

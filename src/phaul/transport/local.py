@@ -5,8 +5,6 @@ Used on a machine that is source and destination at once.
 
 import secrets
 import socket
-from types import TracebackType
-from typing import Self
 
 import anyio
 
@@ -14,30 +12,12 @@ from phaul.errors import ConnectFailed, ConnectionLost
 from phaul.protocol.messages import Answer, Request
 from phaul.transport.control import SILENCE_S, Control, agent_control, source_control
 from phaul.transport.descriptors import DescriptorStream
+from phaul.transport.end import Closing
 
 __all__ = ["LocalAgent", "LocalSource", "local_ends"]
 
 
-class _End:
-    """What both ends share."""
-
-    async def aclose(self) -> None:
-        """Close what is this end's."""
-        raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class LocalAgent(_End):
+class LocalAgent(Closing):
     """The agent's end."""
 
     def __init__(self, control: Control[Request]) -> None:
@@ -71,7 +51,7 @@ class LocalAgent(_End):
         return True
 
 
-class LocalSource(_End):
+class LocalSource(Closing):
     """The source's end."""
 
     def __init__(self, control: Control[Answer], agent: LocalAgent) -> None:

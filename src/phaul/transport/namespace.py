@@ -8,7 +8,6 @@ agent's side.
 import socket
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 import anyio
@@ -19,6 +18,7 @@ from phaul.transport.child import Child
 from phaul.transport.control import SILENCE_S, Control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.diagnosis import last_line
+from phaul.transport.end import Closing
 from phaul.transport.splice import connect_memory
 
 __all__ = ["NamespaceSource"]
@@ -27,7 +27,7 @@ _HOST: Final = "local"
 _ENDING_S: Final = 5.0
 
 
-class NamespaceSource:
+class NamespaceSource(Closing):
     """A SourceEnd whose agent is started by entering it; `agent` is the command for it."""
 
     control: Control[Answer]
@@ -52,14 +52,6 @@ class NamespaceSource:
         stream = DescriptorStream.from_socket(near)
         self.control = source_control(stream, _HOST, explain=self._explain, silence=self._silence)
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def open_memory(self, token: str) -> socket.socket:
         """Open the memory channel; see SourceEnd."""

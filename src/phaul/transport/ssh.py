@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import anyio
@@ -36,6 +35,7 @@ from phaul.transport.child import Child
 from phaul.transport.control import SILENCE_S, Control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.diagnosis import diagnose, last_line
+from phaul.transport.end import Closing
 from phaul.transport.splice import READY, require_token
 from phaul.transport.target import Target
 
@@ -121,7 +121,7 @@ def ssh_command(
     return [*argv, "--", target.host, shlex.join(remote)]
 
 
-class SshSource:
+class SshSource(Closing):
     """A SourceEnd over ssh; enter it to start ssh, whose failures `control` then raises.
 
     Entering raises SshMissing.
@@ -181,14 +181,6 @@ class SshSource:
             silence=self._silence,
         )
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     @property
     def memory_sent(self) -> int | None:

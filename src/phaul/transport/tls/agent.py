@@ -10,15 +10,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import anyio
 
 from phaul.errors import ConnectionLost, NotTrusted, PeerError, PhaulError, ProtocolError
 from phaul.transport.base import AgentEnd
 from phaul.transport.control import SILENCE_S, agent_control
-from phaul.transport.memory import MemoryDoor
+from phaul.transport.end import DoorAgent
 from phaul.transport.splice import connect_memory
 from phaul.transport.tls.context import server_context
 from phaul.transport.tls.door import Door
@@ -38,35 +37,11 @@ RunAgent = Callable[[AgentEnd], Awaitable[int]]
 _MemoryEnds = tuple[ssl.SSLSocket, socket.socket]
 
 
-class TlsAgent:
+class TlsAgent(DoorAgent):
     """An AgentEnd over a connection that has been let in, which it owns."""
 
     def __init__(self, stream: TlsStream, *, silence: float = SILENCE_S) -> None:
-        self.control = agent_control(stream, silence=silence)
-        self._door = MemoryDoor()
-        self.token = self._door.token
-
-    async def accept_memory(self, timeout: float) -> socket.socket:
-        """Wait for the memory channel, once; raises ConnectionLost."""
-        taken = await self._door.accept(timeout)
-        self._door.close()
-        return taken
-
-    async def aclose(self) -> None:
-        """Close the control channel, and the door; may be called again."""
-        self._door.close()
-        await self.control.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+        super().__init__(agent_control(stream, silence=silence))
 
 
 def answer_connection(

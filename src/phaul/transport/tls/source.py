@@ -4,7 +4,6 @@ Used on the source, from the connection to the end.
 """
 
 import socket
-from types import TracebackType
 from typing import Final, Self
 
 import anyio
@@ -13,6 +12,7 @@ import anyio.to_thread
 from phaul.errors import ConnectionLost, PhaulError, UsageError
 from phaul.protocol.messages import Answer
 from phaul.transport.control import SILENCE_S, Control, source_control
+from phaul.transport.end import Closing
 from phaul.transport.splice import require_token
 from phaul.transport.tls.certificate import Identity
 from phaul.transport.tls.dial import open_channel
@@ -27,7 +27,7 @@ CONNECT_S: Final = 15.0
 """How long a connection may take until the other side has said yes, in seconds."""
 
 
-class TlsSource:
+class TlsSource(Closing):
     """A SourceEnd over TLS; entering it connects.
 
     Entering raises ConnectFailed in its many kinds, and StateError.
@@ -57,14 +57,6 @@ class TlsSource:
             stream, str(self._known), explain=self._explain, silence=self._silence
         )
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     @property
     def memory_sent(self) -> int | None:
