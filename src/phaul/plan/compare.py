@@ -59,7 +59,7 @@ def alone(host: HostFacts) -> tuple[Finding, ...]:
         return Finding(check=check, level=level, where=Where.SOURCE, what=what, remedy=remedy)
 
     return (
-        found("criu", True, f"CRIU {_name(host.criu)}, which finds nothing wrong", "", ""),
+        found("criu", True, f"CRIU {host.criu}, which finds nothing wrong", "", ""),
         found(
             "features",
             host.mem_track,
@@ -109,11 +109,6 @@ def _seconds(amount: float) -> str:
     return f"{amount * 1000:.1f} ms" if amount < 1 else f"{amount:.1f} s"
 
 
-def _name(version: CriuVersion) -> str:
-    tail = f".{version.sublevel}" if version.sublevel else ""
-    return f"{version.major}.{version.minor}{tail}"
-
-
 def _numbers(version: CriuVersion) -> tuple[int, int, int]:
     return version.major, version.minor, version.sublevel
 
@@ -123,13 +118,13 @@ def _criu(here: CriuVersion, there: CriuVersion) -> Finding:
         return _found(
             "criu",
             Level.WARNING,
-            f"CRIU {_name(there)} is older there than {_name(here)} on the source, whose images it "
+            f"CRIU {there} is older there than {here} on the source, whose images it "
             "may not understand",
-            f"install CRIU {_name(here)} or newer there",
+            f"install CRIU {here} or newer there",
         )
     if here == there:
-        return _found("criu", Level.OK, f"CRIU {_name(here)} on both hosts")
-    return _found("criu", Level.OK, f"CRIU {_name(here)} on the source, {_name(there)} there")
+        return _found("criu", Level.OK, f"CRIU {here} on both hosts")
+    return _found("criu", Level.OK, f"CRIU {here} on the source, {there} there")
 
 
 def _page_server(here: CriuVersion, there: CriuVersion) -> Finding:
@@ -139,7 +134,7 @@ def _page_server(here: CriuVersion, there: CriuVersion) -> Finding:
     return _found(
         "page-server",
         Level.NO,
-        f"CRIU {_name(here)} on the source and {_name(there)} there send memory in different forms "
+        f"CRIU {here} on the source and {there} there send memory in different forms "
         "(it changed with 4.2)",
         "install the same CRIU on both hosts",
     )

@@ -81,6 +81,10 @@ class CriuVersion(Part, frozen=True, kw_only=True):
     minor: Annotated[int, Meta(ge=0, le=999)]
     sublevel: Annotated[int, Meta(ge=0, le=99_999)] = 0
 
+    def __str__(self) -> str:
+        tail = f".{self.sublevel}" if self.sublevel else ""
+        return f"{self.major}.{self.minor}{tail}"
+
 
 class HostFacts(Part, frozen=True, kw_only=True):
     """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd.

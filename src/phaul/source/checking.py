@@ -52,7 +52,7 @@ async def check(
     host = host_name()
     preflight = Preflight(Engine(tuple(criu), host), wishes, pid)
     try:
-        facts = await preflight.look_here()
+        await preflight.look_here()
     except CriuUnusable as unfit:
         return Checked(host, "", (*preflight.findings, _unusable(unfit, Where.SOURCE)))
     if connect is None:
@@ -65,7 +65,7 @@ async def check(
         try:
             async with connect() as end:
                 caller = Caller(end.control)
-                welcome = await say_hello(caller, facts, host, "check")
+                welcome = await say_hello(caller, preflight.here, "check")
                 there = welcome.facts.host
                 tasks.start_soon(end.control.stay_alive)
                 await preflight.look_there(caller, welcome)

@@ -45,7 +45,7 @@ from phaul.report.events import EventHandler
 from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
-from phaul.source.introduction import criu_text, say_hello
+from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
@@ -184,7 +184,7 @@ class Migration:
                     preflight = Preflight(engine, self._order.wishes, subject.pid)
                     facts = await preflight.look_here()
                     await preflight.gather()  # the other host is still being connected to
-                    welcome = await say_hello(caller, facts, self._host, self._order.id)
+                    welcome = await say_hello(caller, preflight.here, self._order.id)
                     peer = self.peer = welcome.facts.host
                     self._telling.emit(_connected(welcome.facts))
                     tasks.start_soon(end.control.stay_alive)
@@ -257,7 +257,7 @@ class Migration:
             source=self._host,
             destination=peer,
             source_criu=str(facts.version),
-            destination_criu=criu_text(welcome.facts.criu),
+            destination_criu=str(welcome.facts.criu),
             destination_pid=counterpart.restored_pid,
             started_unix=time.time() - (time.monotonic() - begun),
             max_downtime_s=self._max_downtime_s,
@@ -308,6 +308,4 @@ class Migration:
 
 
 def _connected(there: m.HostFacts) -> Connected:
-    return Connected(
-        host=there.host, phaul=there.phaul, criu=criu_text(there.criu), kernel=there.kernel
-    )
+    return Connected(host=there.host, phaul=there.phaul, criu=str(there.criu), kernel=there.kernel)

@@ -38,6 +38,7 @@ from phaul.policy.prediction import Costs
 from phaul.protocol import messages as m
 from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.preflight import CpuNeed, FileNeed, Finding, ImagesNeed, Level, Need, Where
+from phaul.report.findings import in_order
 from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.needs import needs
 from phaul.subjects.survey import survey
@@ -82,9 +83,7 @@ class Preflight:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """In the catalogue's order, the source's before the destination's."""
-        places = {name: place for place, name in enumerate(CHECKS)}
-        allowed = (self._allowed(finding) for finding in self._found)
-        return tuple(sorted(allowed, key=lambda f: (places[f.check], f.where is Where.DESTINATION)))
+        return tuple(in_order(self._allowed(finding) for finding in self._found))
 
     @property
     def here(self) -> m.HostFacts:
