@@ -32,6 +32,7 @@ from phaul.source.migration import Migration, Order
 from phaul.source.steering import Standing, serve
 from phaul.storage.entry import State
 from phaul.storage.registry import Handle
+from phaul.transport.beside import beside
 
 __all__ = ["TERMINATED", "Running"]
 
@@ -116,21 +117,11 @@ class Running:
         )
 
     async def _main(self) -> Report | None:
-        report: Report | None = None
-        error: BaseException | None = None
-        # What is raised inside a task group comes out in a group: so it is carried out by hand.
-        async with anyio.create_task_group() as tasks:
+        async with beside() as tasks:
             await tasks.start(self._heed_signals)
-            try:
-                if self._handle is not None:
-                    await self._listen(tasks, self._handle)
-                report = await self.migration.run()
-            except BaseException as raised:
-                error = raised
-            tasks.cancel_scope.cancel()
-        if error is not None:
-            raise error
-        return report
+            if self._handle is not None:
+                await self._listen(tasks, self._handle)
+            return await self.migration.run()
 
     async def _listen(self, tasks: TaskGroup, handle: Handle) -> None:
         """Let it be steered from other terminals; without that it goes as well."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import anyio
-
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
@@ -20,6 +18,7 @@ from phaul.source.counterpart import Counterpart
 from phaul.source.introduction import say_hello
 from phaul.source.preflight import Preflight
 from phaul.transport.base import SourceEnd
+from phaul.transport.beside import beside
 from phaul.transport.caller import Caller
 
 __all__ = ["Checked", "check"]
@@ -58,28 +57,18 @@ async def check(
     if connect is None:
         await preflight.measure(_LOOK_S)
         return Checked(host, "", (*alone(preflight.here), *preflight.findings))
-    error: BaseException | None = None
-    there = ""
-    # What is raised inside a task group comes out in a group: so it is carried out by hand.
-    async with anyio.create_task_group() as tasks:
-        try:
-            async with connect() as end:
-                caller = Caller(end.control)
-                welcome = await say_hello(caller, preflight.here, "check")
-                there = welcome.facts.host
-                tasks.start_soon(end.control.stay_alive)
-                await preflight.look_there(caller, welcome)
-                await preflight.measure(_LOOK_S)
-                await Counterpart(caller, Timeouts()).take_leave(_LEAVE_S)
-        except BaseException as raised:
-            error = raised
-        tasks.cancel_scope.cancel()
-    if isinstance(error, IncompatibleTarget):
-        found = (*preflight.findings, _unusable(error, Where.DESTINATION))
-        return Checked(host, error.host, found)
-    if error is not None:
-        raise error
-    return Checked(host, there, preflight.findings)
+    try:
+        async with beside() as tasks, connect() as end:
+            caller = Caller(end.control)
+            welcome = await say_hello(caller, preflight.here, "check")
+            tasks.start_soon(end.control.stay_alive)
+            await preflight.look_there(caller, welcome)
+            await preflight.measure(_LOOK_S)
+            await Counterpart(caller, Timeouts()).take_leave(_LEAVE_S)
+    except IncompatibleTarget as unfit:
+        found = (*preflight.findings, _unusable(unfit, Where.DESTINATION))
+        return Checked(host, unfit.host, found)
+    return Checked(host, welcome.facts.host, preflight.findings)
 
 
 def _unusable(error: PhaulError, where: Where) -> Finding:

@@ -53,6 +53,7 @@ from phaul.source.telling import Telling
 from phaul.source.unlocking import unlock
 from phaul.subjects.process import Subject, examine
 from phaul.transport.base import SourceEnd
+from phaul.transport.beside import beside
 from phaul.transport.caller import Caller
 
 __all__ = ["Migration", "Order"]
@@ -141,34 +142,28 @@ class Migration:
     async def _with_subject(self) -> Report | None:
         begun = time.monotonic()
         subject = examine(self._order.pid, self._host)
-        error: BaseException | None = None
-        report: Report | None = None
-        # What is raised inside a task group comes out in a group: so it is carried out by hand.
-        async with anyio.create_task_group() as tasks:
-            try:
+        try:
+            async with beside() as tasks:
                 self._telling.emit(Connecting(id=self._order.id, target=self._order.target))
                 async with self._order.connect() as end:
                     report = await self._conversation(end, tasks, subject, begun)
-            except BaseException as raised:
-                error = raised
-            tasks.cancel_scope.cancel()
-        if isinstance(error, Cancelled) and self._timed_out:
-            limit = self._order.wishes.timeout_s
-            late = NotConverged(
-                f"the pre-copy was not over within {limit:g} s",
-                host=self._host,
-                remedy="allow more time (--timeout), or move it then all the same "
-                "(--on-timeout cutover)",
-                fate=error.fate,
-            )
-            raise late from error
-        if isinstance(error, OutcomeUnknown):
-            resolve = f"`phaul resolve {self._order.id}` says what to type to look at both hosts"
-            error.remedy = f"{error.remedy}\n{resolve}" if error.remedy else resolve
-        if isinstance(error, PhaulError):
+        except PhaulError as error:
+            if isinstance(error, Cancelled) and self._timed_out:
+                limit = self._order.wishes.timeout_s
+                raise NotConverged(
+                    f"the pre-copy was not over within {limit:g} s",
+                    host=self._host,
+                    remedy="allow more time (--timeout), or move it then all the same "
+                    "(--on-timeout cutover)",
+                    fate=error.fate,
+                ) from error
+            if isinstance(error, OutcomeUnknown):
+                resolve = (
+                    f"`phaul resolve {self._order.id}` says what to type to look at both hosts"
+                )
+                error.remedy = f"{error.remedy}\n{resolve}" if error.remedy else resolve
             error.fate = error.fate or subject.fate()
-        if error is not None:
-            raise error
+            raise
         return report
 
     async def _conversation(

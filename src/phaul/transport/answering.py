@@ -8,12 +8,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Protocol
 
-import anyio
-
 from phaul.errors import ConnectionLost, PeerError, ProtocolError
 from phaul.protocol.agent import Conversation, State
 from phaul.protocol.failure import from_error
 from phaul.protocol.messages import Answer, Image, Request, Restore
+from phaul.transport.beside import beside
 from phaul.transport.control import Control
 
 __all__ = ["Handler", "serve"]
@@ -37,16 +36,9 @@ async def serve(
     Raises ConnectionLost, ProtocolError: then `conversation.duty` says what is owed.  `host` stands
     in answers that name no host.
     """
-    async with anyio.create_task_group() as tasks:
+    async with beside() as tasks:
         tasks.start_soon(control.stay_alive)
-        error: Exception | None = None
-        try:
-            await _serve(control, handler, conversation, host)
-        except Exception as raised:
-            error = raised  # as itself, not in a group
-        tasks.cancel_scope.cancel()
-    if error is not None:
-        raise error
+        await _serve(control, handler, conversation, host)
 
 
 async def _serve(
