@@ -10,8 +10,8 @@ from typing import Annotated, Final, Protocol
 import msgspec
 from msgspec import Meta
 
+from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId, Pid, Text
-from phaul.storage.incarnation import Incarnation
 
 __all__ = ["VERSION", "Entry", "HasFigures", "RoundFigures", "State", "bounded"]
 

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from phaul.errors import Cancelled, OutcomeUnknown, PhaulError, StateError, UsageError
+from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId
 from phaul.storage.entry import (
     MOST_ROUNDS,
@@ -32,7 +33,6 @@ from phaul.storage.entry import (
     State,
     bounded,
 )
-from phaul.storage.incarnation import Incarnation
 from phaul.storage.state_dir import StateDir, read_whole, write_whole
 
 __all__ = ["Damaged", "Handle", "Registry", "Scan"]

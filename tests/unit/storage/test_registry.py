@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed, StateError, UsageError
+from phaul.incarnation import Incarnation
 from phaul.report import Round
 from phaul.storage.entry import MOST_ROUNDS, Entry, State
-from phaul.storage.incarnation import Incarnation
 from phaul.storage.registry import Handle, Registry
 from phaul.storage.state_dir import StateDir
 

@@ -6,11 +6,11 @@ import msgspec
 from phaul.cli.render.look import Look, cells
 from phaul.cli.render.status import status_json, status_of, status_text
 from phaul.cli.render.table import Line, line_of, table_text
+from phaul.incarnation import Incarnation
 from phaul.report import Phase, Status
 from phaul.report.status import RoundDone
 from phaul.source.steering import Standing
 from phaul.storage.entry import Entry, RoundFigures, State
-from phaul.storage.incarnation import Incarnation
 from tools.sample import REPORT, events
 
 change = msgspec.structs.replace

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from phaul.storage.incarnation import Incarnation
+from phaul.incarnation import Incarnation
 
 
 def test_this_process() -> None:
