@@ -24,11 +24,10 @@ from anyio.abc import TaskGroup
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
-from phaul.criu.images import read_inventory
-from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
-from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
+from phaul.destination.copy import HeldCopy
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.storage.workdir import WorkDir
@@ -36,7 +35,6 @@ from phaul.storage.workdir import WorkDir
 __all__ = ["DestinationSession"]
 
 HOST: Final = "destination"
-LOG: Final = "restore.log"
 
 _logger = logging.getLogger("phaul")
 
@@ -77,7 +75,7 @@ class DestinationSession:
         self._given = facts
         self._engine = Engine(config.criu_command, host)
         self._iteration: _Iteration | None = None
-        self._restore: Operation | None = None
+        self._copy: HeldCopy | None = None
         self._failed = self._doubtful = False
         self._closed = False
 
@@ -115,7 +113,7 @@ class DestinationSession:
     @property
     def holds(self) -> bool:
         """Whether a tree is restored and held."""
-        return self._restore is not None
+        return self._copy is not None
 
     @property
     def last_images_dir(self) -> Path | None:
@@ -129,7 +127,7 @@ class DestinationSession:
         """
         if self._iteration is not None:
             raise UsageError("an iteration is under way already", host=self._host)
-        if self._restore is not None:
+        if self._copy is not None:
             raise UsageError("the restore has begun: there are no more iterations", host=self._host)
         self._channel.check()
         images = self._work.next()
@@ -191,7 +189,7 @@ class DestinationSession:
 
     async def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
-        if self._iteration is not None or self._restore is not None:
+        if self._iteration is not None or self._copy is not None:
             raise UsageError("an attempt is still under way", host=self._host)
         channel = self._open_channel(memory_fd, self._host)
         await self._workers.close()
@@ -227,70 +225,40 @@ class DestinationSession:
         """
         if self._iteration is not None:
             raise UsageError("an iteration is still under way", host=self._host)
-        if self._restore is not None:
+        if self._copy is not None:
             raise UsageError("the restore was begun already", host=self._host)
         images = self._require_images()
+        options = options or self._config.options
+        inherited = [fd for _, fd in options.inherit_fd]
         try:
-            self._restore, pid = await self._restore_from(images, options or self._config.options)
+            self._copy = await HeldCopy.restore(
+                self._engine.worker(inherited) if inherited else self._workers.take(),
+                images,
+                options,
+                timeout=self._config.timeouts.restore,
+                log_level=self._config.log_level,
+                host=self._host,
+            )
         except BaseException:
             self._failed = True
             with anyio.CancelScope(shield=True):
                 await self._workers.close()
             raise
-        return pid
-
-    async def _restore_from(self, images: Path, options: CriuOptions) -> tuple[Operation, int]:
-        read_inventory(images / "inventory.img")
-        inherited = [fd for _, fd in options.inherit_fd]
-        worker = self._engine.worker(inherited) if inherited else self._workers.take()
-        try:
-            with directory_fd(images) as descriptor:
-                request = Request(
-                    RequestType.RESTORE,
-                    options=options,
-                    images_dir_fd=descriptor,
-                    notify=True,
-                    log_file=LOG,
-                    log_level=self._config.log_level,
-                )
-                operation = Operation(worker, request, images / LOG, self._config.timeouts.restore)
-                await operation.begin()
-                held = await operation.until(Stage.POST_RESTORE)
-            if held.pid is None:
-                await operation.refuse()
-                raise ImageError("criu does not say what it restored", host=self._host)
-        except BaseException:
-            await worker.close()
-            raise
-        return operation, held.pid
+        return self._copy.pid
 
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
-        operation = self._require_restored()
-        operation.timeout = self._config.timeouts.finish
+        copy, self._copy = self._require_copy(), None
         self._doubtful = True  # until CRIU says that it runs
-        with anyio.CancelScope(shield=True):
-            try:
-                await operation.release()
-                await operation.finish()
-                self._doubtful = False
-            except BaseException:
-                await operation.worker.close()
-                raise
-            finally:
-                self._restore = None
-            # Beside what the caller does next, which is to tell that it runs here.
-            self._tasks.start_soon(operation.worker.close)
+        reap = await copy.release(self._config.timeouts.finish)
+        self._doubtful = False
+        # Beside what the caller does next, which is to tell that it runs here.
+        self._tasks.start_soon(reap)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
-        operation = self._require_restored()
-        with anyio.CancelScope(shield=True):
-            try:
-                await operation.refuse()
-            finally:
-                self._restore = None
-                await operation.worker.close()
+        copy, self._copy = self._require_copy(), None
+        await copy.discard()
 
     async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way, and remove the images; a copy that was not released is killed.
@@ -306,7 +274,7 @@ class DestinationSession:
         with anyio.CancelScope(shield=True):
             try:
                 await self._end_iteration()
-                if self._restore is not None:
+                if self._copy is not None:
                     keep_images = True
                     _logger.warning("not released: the images stay in %s", self._work.last)
                     await self.discard()
@@ -331,7 +299,7 @@ class DestinationSession:
             raise UsageError("no iteration has been made: there are no images", host=self._host)
         return images
 
-    def _require_restored(self) -> Operation:
-        if self._restore is None:
+    def _require_copy(self) -> HeldCopy:
+        if self._copy is None:
             raise UsageError("nothing is restored and held", host=self._host)
-        return self._restore
+        return self._copy
