@@ -21,6 +21,7 @@ from typing import Final, Self
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
@@ -28,7 +29,9 @@ from phaul.criu.images import read_inventory
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.criu.swrk import Swrk
 from phaul.criu.workers import Workers
+from phaul.destination.cage import Cage
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.storage.workdir import WorkDir
@@ -57,7 +60,8 @@ class DestinationSession:
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
-    `open_channel` makes the memory channel of a descriptor and this host's name.
+    `open_channel` makes the memory channel of a descriptor and this host's name.  The restore is
+    put in `cage`; it stays the caller's from the begin of a release that fails.
     """
 
     def __init__(
@@ -68,7 +72,9 @@ class DestinationSession:
         host: str = HOST,
         tasks: TaskGroup | None = None,
         open_channel: OpenChannel = MemoryChannel,
+        cage: Cage | None = None,
     ) -> None:
+        self._cage = cage
         self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
@@ -154,6 +160,8 @@ class DestinationSession:
             # The next worker, only now: nobody waits for this task, but somebody did for the start.
             with suppress(CriuNotFound):  # then who needs the worker says so
                 self._workers.prepare()
+            if self._cage is not None and (waiting := self._workers.waiting):
+                self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.server.wait()
         except PhaulError as error:
             iteration.error = error
@@ -244,6 +252,8 @@ class DestinationSession:
         inherited = [fd for _, fd in options.inherit_fd]
         worker = self._engine.worker(inherited) if inherited else self._workers.take()
         try:
+            if self._cage is not None:
+                await in_thread(self._cage.hold, worker.process.pid)
             with directory_fd(images) as descriptor:
                 request = Request(
                     RequestType.RESTORE,
@@ -259,8 +269,11 @@ class DestinationSession:
             if held.pid is None:
                 await operation.refuse()
                 raise ImageError("criu does not say what it restored", host=self._host)
+            if self._cage is not None:
+                await in_thread(self._cage.gather, held.pid)
         except BaseException:
             await worker.close()
+            await self._end_caged()
             raise
         return operation, held.pid
 
@@ -269,6 +282,7 @@ class DestinationSession:
         operation = self._require_restored()
         operation.timeout = self._config.timeouts.finish
         self._doubtful = True  # until CRIU says that it runs
+        cage, self._cage = self._cage, None
         with anyio.CancelScope(shield=True):
             try:
                 await operation.release()
@@ -280,7 +294,19 @@ class DestinationSession:
             finally:
                 self._restore = None
             # Beside what the caller does next, which is to tell that it runs here.
-            self._tasks.start_soon(operation.worker.close)
+            self._tasks.start_soon(self._leave, operation.worker, cage)
+
+    async def _leave(self, worker: Swrk, cage: Cage | None) -> None:
+        with anyio.CancelScope(shield=True):
+            await worker.close()
+            if cage is not None:
+                await in_thread(cage.leave)
+
+    async def _end_caged(self) -> None:
+        """End what CRIU itself has left."""
+        if self._cage is not None:
+            with anyio.CancelScope(shield=True):
+                await in_thread(self._cage.kill)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
@@ -291,6 +317,7 @@ class DestinationSession:
             finally:
                 self._restore = None
                 await operation.worker.close()
+                await self._end_caged()
 
     async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way, and remove the images; a copy that was not released is killed.
@@ -312,6 +339,7 @@ class DestinationSession:
                     await self.discard()
             finally:
                 await self._workers.close()
+                await self._end_caged()
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs
