@@ -38,6 +38,7 @@ from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
 
 if TYPE_CHECKING:
+    from phaul.destination.cage import Cage
     from phaul.destination.custody import Custody
     from phaul.destination.session import DestinationSession
     from phaul.destination.settling import Settler
@@ -206,6 +207,7 @@ class Agent:
 
     async def _prepare(self, prepare: m.Prepare) -> None:
         from phaul.config import Config
+        from phaul.destination.cage import Cage
         from phaul.destination.custody import criu_options
         from phaul.destination.session import DestinationSession
         from phaul.pages.channel import MemoryChannel
@@ -218,17 +220,19 @@ class Agent:
             criu=self._engine.program,
             options=criu_options(prepare.options),
         )
+        cage = Cage(self._require_incoming().path.name)
         session = DestinationSession(
             config,
             facts=self._facts,
             host=self._engine.host,
             tasks=self._tasks,
             open_channel=partial(MemoryChannel, framed=prepare.framed),
+            cage=cage,
         )
         self._session = await session.__aenter__()  # left by `close`
-        self._begin(prepare, self._session)
+        self._begin(prepare, self._session, cage)
 
-    def _begin(self, prepare: m.Prepare, session: "DestinationSession") -> None:
+    def _begin(self, prepare: m.Prepare, session: "DestinationSession", cage: "Cage") -> None:
         from phaul.destination.custody import Custody
         from phaul.destination.settling import listen
         from phaul.storage.journal import DestinationRecord
@@ -247,7 +251,9 @@ class Agent:
             options=prepare.options,
         )
         self._lease_s = float(prepare.lease_s)
-        custody = Custody(self._require_incoming(), record, self._engine, self._tasks, session)
+        custody = Custody(
+            self._require_incoming(), record, self._engine, self._tasks, session, cage=cage
+        )
         self._custody = custody
         custody.begin()
         self._tasks.start_soon(listen, custody)

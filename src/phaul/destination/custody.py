@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.rpc import CriuOptions, NetworkLock
+from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
 from phaul.destination.session import DestinationSession
@@ -55,7 +56,9 @@ class Custody:
         tasks: TaskGroup,
         session: DestinationSession | None = None,
         timeouts: Timeouts | None = None,
+        cage: Cage | None = None,
     ) -> None:
+        self._cage = cage
         self.incoming = incoming
         self.record = record
         self.settled = anyio.Event()
@@ -111,7 +114,11 @@ class Custody:
                 raise UsageError("nothing was received", host=self._engine.host)
             self._owner.restore()
             folder = session.last_images_dir
-            self._change(images=f"images/{folder.name}", state=DestinationState.READY)
+            self._change(
+                cage=self._cage.groups if self._cage is not None else (),
+                images=f"images/{folder.name}",
+                state=DestinationState.READY,
+            )
             journalled = anyio.Event()
             failed: list[StateError] = []
 
@@ -139,7 +146,12 @@ class Custody:
                 raise
             durable = await self._durable()
             self._owner.ready()
-            self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
+            self._change(
+                pid=pid,
+                root=Incarnation.of(pid),
+                durable=durable,
+                cage=self._cage.groups if self._cage is not None else (),
+            )
             self._note()
             return m.Ready(pid=pid, durable=durable)
 
@@ -221,6 +233,7 @@ class Custody:
             if self.record.images is None:
                 raise ImageError("no images were kept", host=self._engine.host)
             self._owner.restore()
+            cage = Cage(self.incoming.path.name)
             try:
                 copy = await HeldCopy.restore(
                     self._engine.worker(()),
@@ -229,6 +242,7 @@ class Custody:
                     timeout=self._timeouts.restore,
                     log_level=2,
                     host=self._engine.host,
+                    cage=cage,
                 )
             except BaseException:
                 self._owner.lapse()

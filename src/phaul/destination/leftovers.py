@@ -8,8 +8,10 @@ import signal
 from typing import Final
 
 import anyio
+from anyio.to_thread import run_sync as in_thread
 
-from phaul.errors import StateError
+from phaul.destination.cage import kill_caged
+from phaul.errors import CgroupError, StateError
 from phaul.incarnation import Incarnation
 from phaul.storage.journal import DestinationRecord
 
@@ -21,10 +23,10 @@ _KILL_S: Final = 10.0
 
 async def end_copy(record: DestinationRecord, host: str = "") -> None:
     """Wait until nothing of the copy is left; raises StateError if it cannot be killed."""
-    if record.root is None:
+    if record.root is None or await _ended(record.root, _BY_ITSELF_S):
+        await _empty(record, host)
         return
-    if await _ended(record.root, _BY_ITSELF_S):
-        return
+    await _empty(record, host)
     record.root.signal(signal.SIGKILL)
     if not await _ended(record.root, _KILL_S):
         raise StateError(f"the held copy, PID {record.root.pid}, cannot be killed", host=host)
@@ -36,3 +38,13 @@ async def _ended(process: Incarnation, within: float) -> bool:
             await anyio.sleep(0.01)
         return True
     return not process.alive()
+
+
+async def _empty(record: DestinationRecord, host: str) -> None:
+    """End what is in the cage, if there is one; the half restored are found by nothing else."""
+    if not record.cage:
+        return
+    try:
+        await in_thread(kill_caged, record.cage)
+    except CgroupError as error:
+        raise StateError(f"what CRIU left behind cannot be ended: {error}", host=host) from error

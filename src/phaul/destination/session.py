@@ -21,12 +21,14 @@ from typing import Final, Self
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
 from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
+from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
@@ -55,7 +57,8 @@ class DestinationSession:
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
-    `open_channel` makes the memory channel of a descriptor and this host's name.
+    `open_channel` makes the memory channel of a descriptor and this host's name.  The restoring
+    CRIU is put in `cage`.
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class DestinationSession:
         host: str = HOST,
         tasks: TaskGroup | None = None,
         open_channel: OpenChannel = MemoryChannel,
+        cage: Cage | None = None,
     ) -> None:
+        self._cage = cage
         self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
@@ -152,6 +157,8 @@ class DestinationSession:
             # The next worker, only now: nobody waits for this task, but somebody did for the start.
             with suppress(CriuNotFound):  # then who needs the worker says so
                 self._workers.prepare()
+            if self._cage is not None and (waiting := self._workers.waiting):
+                self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.server.wait()
         except PhaulError as error:
             iteration.error = error
@@ -238,6 +245,7 @@ class DestinationSession:
                 timeout=self._config.timeouts.restore,
                 log_level=self._config.log_level,
                 host=self._host,
+                cage=self._cage,
             )
         except BaseException:
             self._failed = True
@@ -249,6 +257,7 @@ class DestinationSession:
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
         copy, self._copy = self._require_copy(), None
+        self._cage = None  # the copy leaves it
         self._doubtful = True  # until CRIU says that it runs
         reap = await copy.release(self._config.timeouts.finish)
         self._doubtful = False
@@ -280,6 +289,8 @@ class DestinationSession:
                     await self.discard()
             finally:
                 await self._workers.close()
+                if self._cage is not None:
+                    await in_thread(self._cage.kill)
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs

@@ -21,7 +21,7 @@ from phaul.errors import StateError
 from phaul.incarnation import Incarnation
 from phaul.protocol.messages import RestoreOptions
 from phaul.protocol.ownership import DestinationState, SourceState
-from phaul.protocol.types import MigrationId, Pid, Text, Token
+from phaul.protocol.types import MigrationId, Pid, Token
 from phaul.storage.state_dir import read_whole, sync_directory, write_whole
 
 __all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
@@ -58,7 +58,8 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `agent` is the phaul that has it, `root` the copy's root once it stands.  `images` is the folder
     to restore from, below the journal's own; `durable` says that it is on the disk.  `unsure` is
-    set where the copy was let go and nobody saw it run.  `cage` is the restoring CRIU's cgroup.
+    set where the copy was let go and nobody saw it run.  `cage` is what has to be ended if the
+    agent dies: the cgroups of the restoring CRIU and of the held copy.
     """
 
     version: int = _VERSION
@@ -75,7 +76,7 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
     options: RestoreOptions = RestoreOptions()
     durable: bool = False
     unsure: bool = False
-    cage: Text = ""
+    cage: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
     written_unix: float = 0.0
 
 
