@@ -23,8 +23,9 @@ from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
+from phaul.destination.leftovers import end_copy, runs
 from phaul.destination.session import DestinationSession
-from phaul.errors import ImageError, StateError, UsageError
+from phaul.errors import ImageError, PhaulError, StateError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationOwner, DestinationState
@@ -65,6 +66,8 @@ class Custody:
         """The process is known to be here, or known not to be."""
         self.told = anyio.Event()
         """The source has heard that over another connection, and needs nothing more."""
+        if record.state is DestinationState.RUNNING:
+            self.settled.set()
         self._owner = DestinationOwner(record.state)
         self._journal = Journal(incoming.path, DestinationRecord)
         self._engine = engine
@@ -196,16 +199,29 @@ class Custody:
             with anyio.CancelScope(shield=True):
                 try:
                     await self._let_go()
-                except BaseException:
-                    self._owner.lapse()
-                    self._change(state=DestinationState.IMAGES, unsure=True)
-                    self._note()
-                    raise
+                except PhaulError as error:
+                    if not await self._went(error):
+                        raise
                 self._owner.runs()
                 self._change(state=DestinationState.RUNNING)
                 self._note()
             self.settled.set()
             return m.Running()
+
+    async def _went(self, error: PhaulError) -> bool:
+        """Whether the copy runs, though CRIU failed at its release; if not, its images are kept."""
+        images = self.record.images
+        if images is not None and await runs(self.record, self.incoming.path / images):
+            _logger.warning("criu failed when it had let the process go: %s", error)
+            return True
+        self._owner.lapse()
+        self._change(state=DestinationState.IMAGES, unsure=True)
+        self._note()
+        try:
+            await end_copy(self.record, self._engine.host)
+        except StateError as also:
+            error.add_note(str(also))
+        return False
 
     async def _let_go(self) -> None:
         if self._copy is not None:
