@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from phaul.cgroups import Cgroups, LockedGroup, is_zombie
+from phaul.cgroups import Cgroups, LockedGroup
 from phaul.errors import CgroupError
 from phaul.subjects.apart import Apart
 from phaul.subjects.proc import Proc
@@ -49,6 +49,8 @@ class Cage:
         self._own: LockedGroup | None = None
         self._others: tuple[LockedGroup, ...] = ()
         self._worker = -1
+        self._workers: set[int] = set()
+        self._since = 0
         self._adopts = self._over = False
         self._lock = threading.Lock()
 
@@ -73,6 +75,7 @@ class Cage:
             self._forget_worker()
             with suppress(ProcessLookupError):
                 self._worker = os.pidfd_open(pid)
+            self._since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
             # What loses its CRIU before it was gathered comes to this process: so it is found.
             self._adopt(True)
 
@@ -81,6 +84,7 @@ class Cage:
             return False
         try:
             own = self._own or self._make()
+            self._workers.add(pid)
             if self._apart.cgroups.group_of(pid) != own.group:
                 self._apart.cgroups.move(pid, own.group)
         except CgroupError as error:
@@ -152,9 +156,9 @@ class Cage:
             self._worker = -1
 
     def _kill_adopted(self) -> None:
-        """End the tasks of a CRIU that died before they were gathered: those moved out by it.
+        """End the tasks of a CRIU that died before they were gathered, and was to move them out.
 
-        All else that this process has started is in its own group.
+        All else that this process has started is in its own group; what was killed is reaped.
         """
         if not self._adopts or self._own is None:
             return
@@ -164,17 +168,25 @@ class Cage:
         while strays := self._strays(self._own):
             if time.monotonic() > until:
                 raise CgroupError(f"still there: PID {strays[0]}, half restored", host=_HOST)
-            for pid in strays:
+            for pid in reversed(strays):  # children first, as far as that goes
                 _end(pid)
 
     def _strays(self, own: LockedGroup) -> list[int]:
-        cgroups = self._apart.cgroups
-        return [
-            pid
-            for pid in tree_pids(os.getpid(), Proc(cgroups.proc))
-            if cgroups.group_of(pid) not in {own.home, own.group, None}
-            and not is_zombie(pid, cgroups.proc)
-        ]
+        """What is below this process, in no group that it starts anything in; zombies too."""
+        cgroups, me = self._apart.cgroups, os.getpid()
+        proc = Proc(cgroups.proc)
+        usual = {own.home, cgroups.group_of(me), None}
+
+        def restored(pid: int) -> bool:
+            stat = proc.process(pid)
+            if stat is None or stat.start < self._since or pid in {me, *self._workers}:
+                return False
+            try:
+                return cgroups.group_of(pid) not in usual
+            except CgroupError:  # one that is removed, or is out of sight
+                return True
+
+        return [pid for pid in tree_pids(me, proc) if restored(pid)]
 
 
 def kill_caged(groups: Iterable[LockedGroup], cgroups: Cgroups | None = None) -> None:
