@@ -206,6 +206,24 @@ def test_nothing_is_left_of_the_cage_when_the_tree_runs(dumped: Dumped) -> None:
     victim.terminate(30 * SLOW)
 
 
+@pytest.mark.parametrize("stage", [Stage.PRE_RESUME, Stage.POST_RESUME])
+def test_a_criu_that_is_killed_once_it_resumes_leaves_the_tree_running(
+    dumped: Dumped, stage: Stage
+) -> None:
+    cage = Cage("t3st")
+
+    async def main() -> None:
+        async with restored(dumped, cage) as operation:
+            await operation.release()
+            await operation.until(stage)
+            await kill_criu(operation)
+
+    anyio.run(main)
+    cage.leave()
+    dumped.moved().terminate(30 * SLOW)
+    assert groups_left() == []
+
+
 @pytest.mark.parametrize("home", ["/", "/app"])
 @pytest.mark.parametrize("how", ["released", "discarded", "closed", "killed"])
 def test_a_session_with_a_cage(
