@@ -23,9 +23,9 @@ from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
-from phaul.destination.leftovers import end_copy, runs
+from phaul.destination.leftovers import end_copy
 from phaul.destination.session import DestinationSession
-from phaul.errors import ImageError, PhaulError, StateError, UsageError
+from phaul.errors import ImageError, StateError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationOwner, DestinationState
@@ -199,29 +199,17 @@ class Custody:
             with anyio.CancelScope(shield=True):
                 try:
                     await self._let_go()
-                except PhaulError as error:
-                    if not await self._went(error):
-                        raise
+                except BaseException:
+                    self._owner.lapse()
+                    self._change(state=DestinationState.IMAGES, unsure=True)
+                    self._note()
+                    await end_copy(self.record, self._engine.host)
+                    raise
                 self._owner.runs()
                 self._change(state=DestinationState.RUNNING)
                 self._note()
             self.settled.set()
             return m.Running()
-
-    async def _went(self, error: PhaulError) -> bool:
-        """Whether the copy runs, though CRIU failed at its release; if not, its images are kept."""
-        images = self.record.images
-        if images is not None and await runs(self.record, self.incoming.path / images):
-            _logger.warning("criu failed when it had let the process go: %s", error)
-            return True
-        self._owner.lapse()
-        self._change(state=DestinationState.IMAGES, unsure=True)
-        self._note()
-        try:
-            await end_copy(self.record, self._engine.host)
-        except StateError as also:
-            error.add_note(str(also))
-        return False
 
     async def _let_go(self) -> None:
         if self._copy is not None:

@@ -31,8 +31,8 @@ _KILL_S: Final = 10.0
 async def runs(record: DestinationRecord, images: Path) -> bool:
     """Whether a copy that was to be let go runs, now that no CRIU has a hand in it any more.
 
-    CRIU writes its statistics when it has let all go (restore_root_task() in its cr-restore.c), and
-    without them what moves runs.  What stands still has done nothing yet, wherever it stands.
+    CRIU writes its statistics when it has let all go (restore_root_task() in its cr-restore.c).
+    Without them it runs if all of it is there and moves: what stands still has done nothing yet.
     """
     if record.root is None or not record.root.alive():
         return False
@@ -40,7 +40,8 @@ async def runs(record: DestinationRecord, images: Path) -> bool:
         return True
     before = _switches(record.root.pid)
     await anyio.sleep(_MOVES_S)
-    return record.root.alive() and _switches(record.root.pid) != before
+    whole = set(tree_pids(record.root.pid, Proc())) >= set(record.pids)
+    return whole and record.root.alive() and _switches(record.root.pid) != before
 
 
 def _switches(root: int) -> list[str]:
@@ -60,7 +61,10 @@ async def end_copy(record: DestinationRecord, host: str = "") -> None:
         await _empty(record, host)
         return
     await _empty(record, host)
-    record.root.signal(signal.SIGKILL)
+    for pid in reversed(tree_pids(record.root.pid, Proc()) if record.root.alive() else []):
+        one = Incarnation.of(pid)
+        if one is not None:
+            one.signal(signal.SIGKILL)
     if not await _ended(record.root, _KILL_S):
         raise StateError(f"the held copy, PID {record.root.pid}, cannot be killed", host=host)
 
