@@ -204,12 +204,14 @@ class Cutover:
                 )
             killed = time.monotonic()
             self._tell(SourceGone())
-            if release is not None:
-                await self._release(release)
-            self._ownership.there()
-        released = time.monotonic()
-        for failure in await self._ownership.tidy():
-            _logger.warning("%s", failure)
+            try:
+                if release is not None:
+                    await self._release(release)
+                released = time.monotonic()
+                self._ownership.there()
+            finally:
+                for failure in await self._ownership.tidy():
+                    _logger.warning("%s", failure)
         return self._account(operation, restored, killed, released if release else killed)
 
     def _account(
