@@ -1,5 +1,6 @@
 """A state directory with migrations, and one that runs and can be steered."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from anyio.from_thread import start_blocking_portal
 
 from phaul.cli.main import main
 from phaul.errors import Cancelled
+from phaul.incarnation import Incarnation
+from phaul.protocol.ownership import SourceState
 from phaul.source.steering import Standing, serve
 from phaul.storage.entry import State
+from phaul.storage.journal import Journal, SourceRecord
 from phaul.storage.registry import Handle, Registry
 from phaul.storage.state_dir import StateDir
 
@@ -20,6 +24,7 @@ from phaul.storage.state_dir import StateDir
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("PHAUL_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PHAUL_AGENT_DIR", str(tmp_path / "incoming"))
     return Registry(StateDir.open())
 
 
@@ -52,6 +57,26 @@ def phaul(capsys: pytest.CaptureFixture[str]) -> Phaul:
         return Said(status, *capsys.readouterr())
 
     return run
+
+
+DEAD = {"pid": 1, "start": 12345678901, "boot": "another"}
+KEY = "0123456789abcdef" * 2
+
+
+def rewrite(handle: Handle, **changes: object) -> None:
+    """Change the entry behind the registry's back."""
+    path = handle.directory / "entry.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def write_journal(
+    handle: Handle, state: SourceState, tree: tuple[Incarnation, ...] = (), *, settled: bool = False
+) -> None:
+    """The journal of a migration of this very process."""
+    root = Incarnation.of(handle.entry.pid)
+    assert root is not None
+    record = SourceRecord(id=handle.id, key=KEY, state=state, root=root, tree=tree, settled=settled)
+    Journal(handle.directory, SourceRecord).write(record, sync=False)
 
 
 class Running:

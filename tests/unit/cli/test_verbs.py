@@ -1,4 +1,4 @@
-"""`list`, `status`, `cancel` and `resolve`, as another terminal sees a migration."""
+"""`list`, `status` and `cancel`, as another terminal sees a migration."""
 
 import json
 import threading
@@ -9,20 +9,14 @@ import pytest
 
 from phaul.cli.main import main
 from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed
+from phaul.protocol.ownership import SourceState
 from phaul.report import Round
 from phaul.storage.entry import State
 from phaul.storage.registry import Handle, Registry
-from tests.unit.cli.conftest import Phaul, Running
+from tests.unit.cli.conftest import DEAD, Phaul, Running, rewrite, write_journal
 
 pytestmark = pytest.mark.usefixtures("registry", "no_leaks")
 Begin = Callable[[], Handle]
-
-DEAD = {"pid": 1, "start": 12345678901, "boot": "another"}
-
-
-def rewrite(handle: Handle, **changes: object) -> None:
-    path = handle.directory / "entry.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def a_round(number: int, predicted: float | None = 0.36) -> Round:
@@ -45,6 +39,7 @@ def test_no_migrations(phaul: Phaul) -> None:
     assert json.loads(phaul("list", "--json").out) == {
         "version": 1,
         "migrations": [],
+        "incoming": [],
         "damaged": [],
     }
     for verb in (["status"], ["status", "k3v9"], ["cancel", "last"], ["resolve", "k3v9"]):
@@ -177,11 +172,24 @@ def test_status_of_one_that_failed(phaul: Phaul, begin: Begin) -> None:
 def test_status_of_one_whose_phaul_died(phaul: Phaul, begin: Begin) -> None:
     handle = begin()
     handle.update(state=State.CUTOVER)
+    write_journal(handle, SourceState.LOCKED)
     rewrite(handle, phaul=DEAD)
     said = phaul("status")
     assert "its phaul, PID 1, died in the state 'cutover'" in said.out
     assert f"`phaul resolve {handle.id}`" in said.out
     assert f"still running here, PID {handle.entry.pid}" in said.out
+
+
+def test_one_whose_phaul_died_before_the_cutover_has_failed(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    handle.update(state=State.PRE_COPY)
+    write_journal(handle, SourceState.RUNNING)
+    rewrite(handle, phaul=DEAD)
+    said = phaul("status")
+    assert "failed" in said.out
+    assert f"still running here, PID {handle.entry.pid}" in said.out
+    assert "resolve" not in said.out
+    assert phaul("cancel", handle.id).status == 7
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -266,51 +274,11 @@ def test_one_that_takes_the_cancel_and_goes_on(
 
 def test_cancel_of_one_whose_phaul_died(phaul: Phaul, begin: Begin) -> None:
     handle = begin()
+    write_journal(handle, SourceState.DECIDED)
     rewrite(handle, phaul=DEAD)
     said = phaul("cancel", handle.id)
     assert said.status == 8
     assert "phaul resolve" in said.err
-
-
-def test_resolve_with_nothing_to_settle(phaul: Phaul, begin: Begin) -> None:
-    done, failed = begin(), begin()
-    done.finish(b"{}", fate="runs on other, PID 7")
-    failed.finish(RoundFailed("no", fate="still running here, PID 4242"))
-    said = phaul("resolve", done.id)
-    assert (said.status, said.out.split(", ")[0]) == (0, "nothing to settle")
-    assert "runs on other, PID 7" in said.out
-    said = phaul("resolve", failed.id)
-    assert said.status == 0
-    assert "still running here, PID 4242" in said.out
-
-
-def test_resolve_of_a_running_one(phaul: Phaul, running: Running) -> None:
-    said = phaul("resolve", running.handle.id)
-    assert said.status == 2
-    assert f"phaul cancel {running.handle.id}" in said.err
-
-
-def test_resolve_of_an_unknown_one(phaul: Phaul, begin: Begin, registry: Registry) -> None:
-    handle = begin()
-    handle.finish(OutcomeUnknown("contact was lost between restore and commit"))
-    before = registry.scan()
-    said = phaul("resolve", handle.id)
-    assert said.status == 8
-    pid = handle.entry.pid
-    assert f"here   still running here, PID {pid}" in said.out
-    assert f"a copy may stand or run on root@other, with PID {pid}" in said.out
-    assert f"ssh root@other ps -o pid,stat,lstart,args -p {pid}" in said.out
-    assert "contact was lost" in said.out
-    assert registry.scan() == before
-
-
-def test_resolve_of_one_that_died_before_the_cutover(phaul: Phaul, begin: Begin) -> None:
-    handle = begin()
-    rewrite(handle, phaul=DEAD, state="pre-copy", target="phaul://other:1; rm -rf /")
-    said = phaul("resolve", handle.id)
-    assert said.status == 8
-    assert "no copy was begun on phaul://other:1" in said.out
-    assert "ssh" not in said.out
 
 
 def test_ids_are_completed(

@@ -18,9 +18,9 @@ from phaul.protocol.frames import Frame, Kind, pack
 from phaul.protocol.preflight import Level, PidsNeed
 from phaul.transport.caller import Caller
 from phaul.transport.local import LocalSource, local_ends
-from tests.unit.conftest import Fake
+from tests.unit.conftest import Fake, state
 from tests.unit.fake_criu import inventory
-from tests.unit.protocol.samples import ANSWERS, HELLO, REQUESTS
+from tests.unit.protocol.samples import ANSWERS, HELLO, KEY, REQUESTS
 from tests.unit.scenario import Fault, PageServing, Restore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
@@ -42,10 +42,12 @@ class Talk:
         """What lies in the agents' directory."""
         return sorted(self.base.rglob("*")) if self.base.exists() else []
 
-    async def prepare(self, *, keep_images: bool = False) -> None:
+    async def prepare(self, *, keep_images: bool = False, lease_s: int = 600) -> None:
         welcome = await self.caller.hello(HELLO, LIMIT)
         self.memory = await self.source.open_memory(welcome.token)
-        prepare = m.Prepare(pids=(4242,), memory_bytes=1 << 20, keep_images=keep_images)
+        prepare = m.Prepare(
+            key=KEY, pids=(4242,), memory_bytes=1 << 20, keep_images=keep_images, lease_s=lease_s
+        )
         await self.caller.call(prepare, LIMIT)
 
     async def round(self, number: int = 0) -> None:
@@ -58,7 +60,7 @@ class Talk:
         image = folder / "inventory.img"
         image.write_bytes(inventory())
         await self.caller.send_image(image)
-        return await self.caller.restore(LIMIT)
+        return (await self.caller.restore(LIMIT)).pid
 
     async def bye(self) -> None:
         await self.caller.call(m.Bye(), LIMIT)
@@ -204,12 +206,13 @@ async def test_a_silent_source_is_given_up(fake: Fake, tmp_path: Path) -> None:
 
 async def test_a_copy_that_may_be_the_only_one_keeps_its_images(fake: Fake, tmp_path: Path) -> None:
     async with talk(fake, tmp_path / "in") as both:
-        await both.prepare()
+        await both.prepare(lease_s=1)
         await both.round()
-        await both.restore(tmp_path)
+        pid = await both.restore(tmp_path)
     assert both.status == 4
-    assert {path.name for path in both.left()} >= {"KEEP", "inventory.img"}
-    assert "discarded" in " ".join(fake.names()) or "restored" in fake.names()
+    assert {path.name for path in both.left()} >= {"journal.json", "inventory.img"}
+    assert state(pid) == ""
+    assert fake.notes("discarded")
 
 
 async def test_a_failed_restore_leaves_nothing(fake: Fake, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from phaul.errors import WorkDirError
 
 
 def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
-    incoming = Incoming(tmp_path / "base", "m1")
+    incoming = Incoming.make(tmp_path / "base", "m1")
     assert incoming.path.stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "base").stat().st_mode & 0o777 == 0o700
     (incoming.path / "images").mkdir()
@@ -19,14 +19,14 @@ def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_says_why(tmp_path: Path) -> None:
-    incoming = Incoming(tmp_path, "m1")
+    incoming = Incoming.make(tmp_path, "m1")
     incoming.keep("the source's last word got lost")
     incoming.close()
     assert "last word" in (incoming.path / "KEEP").read_text()
 
 
 def test_two_of_one_migration_do_not_meet(tmp_path: Path) -> None:
-    first, second = Incoming(tmp_path, "m1"), Incoming(tmp_path, "m1")
+    first, second = Incoming.make(tmp_path, "m1"), Incoming.make(tmp_path, "m1")
     assert first.path != second.path
     first.close()
     assert second.path.exists()
@@ -37,14 +37,14 @@ def test_two_of_one_migration_do_not_meet(tmp_path: Path) -> None:
 def test_a_place_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
     with pytest.raises(WorkDirError, match="others"):
-        Incoming(tmp_path, "m1", "host2")
+        Incoming.make(tmp_path, "m1", "host2")
 
 
 def test_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(WorkDirError):
-        Incoming(tmp_path / "link", "m1")
+        Incoming.make(tmp_path / "link", "m1")
 
 
 class TestStale:
@@ -59,7 +59,7 @@ class TestStale:
         stale = tmp_path / "m0-1"
         (stale / "images").mkdir(parents=True)
         self.old(stale)
-        Incoming(tmp_path, "m1").close()
+        Incoming.make(tmp_path, "m1").close()
         assert not stale.exists()
 
     def test_but_not_what_is_kept(self, tmp_path: Path) -> None:
@@ -67,17 +67,17 @@ class TestStale:
         kept.mkdir()
         (kept / "KEEP").touch()
         self.old(kept)
-        Incoming(tmp_path, "m1").close()
+        Incoming.make(tmp_path, "m1").close()
         assert kept.exists()
 
     def test_nor_what_an_agent_has_that_lives(self, tmp_path: Path) -> None:
-        living = Incoming(tmp_path, "m0")
+        living = Incoming.make(tmp_path, "m0")
         self.old(living.path)
-        Incoming(tmp_path, "m1").close()
+        Incoming.make(tmp_path, "m1").close()
         assert living.path.exists()
         living.close()
 
     def test_nor_what_has_just_been_made(self, tmp_path: Path) -> None:
         (tmp_path / "m0-1").mkdir()
-        Incoming(tmp_path, "m1").close()
+        Incoming.make(tmp_path, "m1").close()
         assert (tmp_path / "m0-1").exists()

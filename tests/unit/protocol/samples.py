@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from phaul.protocol import messages as m
 from phaul.protocol import preflight as p
+from phaul.protocol.settlement import Copy
 
 CRIU = m.CriuVersion(major=4, minor=2, sublevel=1)
 FACTS = m.HostFacts(
@@ -53,7 +54,8 @@ FINDING = p.Finding(
     what="/x is not there",
     remedy="copy it",
 )
-PREPARE = m.Prepare(pids=(1, 4242, 1 << 22), memory_bytes=1 << 30)
+KEY = "fedcba9876543210" * 2
+PREPARE = m.Prepare(key=KEY, name="victim", pids=(1, 4242, 1 << 22), memory_bytes=1 << 30)
 
 REQUESTS: tuple[m.Request, ...] = (
     HELLO,
@@ -66,6 +68,8 @@ REQUESTS: tuple[m.Request, ...] = (
     m.Restore(images=12),
     m.Commit(),
     m.Discard(),
+    m.Ask(key=KEY),
+    m.Recover(),
     m.Bye(),
     m.Alive(),
 )
@@ -75,6 +79,8 @@ ANSWERS: tuple[m.Answer, ...] = (
     m.Surveyed(findings=(FINDING,)),
     m.Done(),
     m.Ready(pid=4242),
+    m.Running(),
+    m.Standing(copy=Copy.HELD, pid=4242, path="/var/lib/phaul/incoming/m-7f3a-0"),
     m.Failed(kind="CriuError", what="it failed", errno=-5, notes=("one", "two")),
     m.Alive(),
 )
@@ -90,6 +96,9 @@ options = st.builds(
 valid: st.SearchStrategy[Any] = st.one_of(
     st.builds(
         m.Prepare,
+        key=st.just(KEY),
+        lease_s=st.integers(1, 604_800),
+        name=st.text(st.characters(exclude_categories=["Cs"]), max_size=256),
         pids=st.lists(st.integers(1, 1 << 22), min_size=1, max_size=50).map(tuple),
         memory_bytes=st.integers(0, 1 << 50),
         options=options,
@@ -101,7 +110,13 @@ valid: st.SearchStrategy[Any] = st.one_of(
         size=st.integers(0, 1 << 40),
     ),
     st.builds(m.Restore, images=st.integers(1, 1_000_000)),
-    st.builds(m.Ready, pid=st.integers(1, 1 << 22)),
+    st.builds(m.Ready, pid=st.integers(1, 1 << 22), durable=st.booleans()),
+    st.builds(
+        m.Standing,
+        copy=st.sampled_from(Copy),
+        pid=st.none() | st.integers(1, 1 << 22),
+        path=text,
+    ),
     st.builds(
         m.Failed,
         kind=st.sampled_from(["CriuError", "Cancelled", "FromTheFuture"]),

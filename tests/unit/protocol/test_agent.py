@@ -7,8 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from phaul.errors import ProtocolError
 from phaul.protocol import messages as m
-from phaul.protocol.agent import Conversation, Duty, State
-from tests.unit.protocol.samples import ANSWERS, FACTS, HELLO, PREPARE, REQUESTS, TOKEN
+from phaul.protocol.agent import Conversation, State
+from phaul.protocol.settlement import Copy
+from tests.unit.protocol.samples import ANSWERS, FACTS, HELLO, KEY, PREPARE, REQUESTS, TOKEN
 
 WELCOME = m.Welcome(version=1, facts=FACTS, token=TOKEN)
 FAILED = m.Failed(kind="PhaulError", what="no")
@@ -33,7 +34,10 @@ ROUND = (*READY, m.StartRound(number=0), DONE)
 WRITTEN = (*ROUND, m.StopRound(number=0), DONE)
 LOADING = (*WRITTEN, m.Image(name="a.img", size=10), 4, 6, m.Image(name="b.img", size=0))
 HELD = (*LOADING, m.Restore(images=2), m.Ready(pid=7))
-RUNNING = (*HELD, m.Commit(), DONE)
+RUNNING = (*HELD, m.Commit(), m.Running())
+ASK = m.Ask(key=KEY)
+STANDING = m.Standing(copy=Copy.IMAGES)
+SETTLING = (*GREETED, ASK, STANDING)
 
 
 def test_a_whole_migration() -> None:
@@ -43,38 +47,48 @@ def test_a_whole_migration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "state", "duty"),
+    ("steps", "state"),
     [
-        ((), State.NEW, Duty.CLEAN_UP),
-        (GREETED, State.GREETED, Duty.CLEAN_UP),
-        (READY, State.READY, Duty.CLEAN_UP),
-        (ROUND, State.ROUND, Duty.CLEAN_UP),
-        (LOADING, State.LOADING, Duty.CLEAN_UP),
-        ((*LOADING, m.Restore(images=2)), State.LOADING, Duty.CLEAN_UP),
-        (HELD, State.HELD, Duty.HOLD),
-        ((*HELD, m.Commit()), State.HELD, Duty.RUN),
-        ((*HELD, m.Discard()), State.HELD, Duty.CLEAN_UP),
-        ((*HELD, m.Discard(), DONE), State.SPENT, Duty.CLEAN_UP),
-        (RUNNING, State.RUNNING, Duty.RUN),
-        ((*HELD, m.Commit(), FAILED), State.DOUBTFUL, Duty.HOLD),
-        ((*HELD, m.Discard(), FAILED), State.DOUBTFUL, Duty.HOLD),
-        ((*GREETED, m.Discard(), FAILED), State.SPENT, Duty.CLEAN_UP),
-        ((HELLO, FAILED), State.ENDED, Duty.CLEAN_UP),
-        ((*GREETED, PREPARE, FAILED), State.GREETED, Duty.CLEAN_UP),
-        ((*READY, m.StartRound(number=0), FAILED), State.SPENT, Duty.CLEAN_UP),
-        ((*ROUND, m.StopRound(number=0), FAILED), State.SPENT, Duty.CLEAN_UP),
-        ((*LOADING, m.Restore(images=2), FAILED), State.SPENT, Duty.CLEAN_UP),
-        ((*ROUND, m.Discard(), DONE), State.SPENT, Duty.CLEAN_UP),
-        ((*RUNNING, m.Bye()), State.RUNNING, Duty.RUN),
-        ((*RUNNING, m.Bye(), DONE), State.ENDED, Duty.RUN),
-        ((*RUNNING, m.Bye(), FAILED), State.ENDED, Duty.RUN),
-        ((*HELD, m.Commit(), FAILED, m.Bye(), DONE), State.ENDED, Duty.HOLD),
-        ((*READY, m.Bye(), DONE), State.ENDED, Duty.CLEAN_UP),
+        ((), State.NEW),
+        (GREETED, State.GREETED),
+        (READY, State.READY),
+        (ROUND, State.ROUND),
+        (LOADING, State.LOADING),
+        ((*LOADING, m.Restore(images=2)), State.LOADING),
+        (HELD, State.HELD),
+        ((*HELD, m.Commit()), State.HELD),
+        ((*HELD, m.Discard()), State.HELD),
+        ((*HELD, m.Discard(), DONE), State.SPENT),
+        (RUNNING, State.RUNNING),
+        ((*HELD, m.Commit(), FAILED), State.DOUBTFUL),
+        ((*HELD, m.Discard(), FAILED), State.DOUBTFUL),
+        ((*GREETED, m.Discard(), FAILED), State.SPENT),
+        ((HELLO, FAILED), State.ENDED),
+        ((*GREETED, PREPARE, FAILED), State.GREETED),
+        ((*READY, m.StartRound(number=0), FAILED), State.SPENT),
+        ((*ROUND, m.StopRound(number=0), FAILED), State.SPENT),
+        ((*LOADING, m.Restore(images=2), FAILED), State.SPENT),
+        ((*ROUND, m.Discard(), DONE), State.SPENT),
+        ((*RUNNING, m.Bye()), State.RUNNING),
+        ((*RUNNING, m.Bye(), DONE), State.ENDED),
+        ((*RUNNING, m.Bye(), FAILED), State.ENDED),
+        ((*HELD, m.Commit(), FAILED, m.Bye(), DONE), State.ENDED),
+        ((*READY, m.Bye(), DONE), State.ENDED),
+        (SETTLING, State.SETTLING),
+        ((*GREETED, ASK, FAILED), State.GREETED),
+        ((*SETTLING, ASK, STANDING), State.SETTLING),
+        ((*SETTLING, ASK, FAILED), State.SETTLING),
+        ((*SETTLING, m.Recover(), m.Ready(pid=7)), State.SETTLING),
+        ((*SETTLING, m.Recover(), FAILED), State.SETTLING),
+        ((*SETTLING, m.Commit(), m.Running(), m.Commit(), m.Running()), State.SETTLING),
+        ((*SETTLING, m.Commit(), FAILED, ASK, STANDING), State.SETTLING),
+        ((*SETTLING, m.Discard(), DONE), State.SETTLING),
+        ((*SETTLING, m.Bye(), DONE), State.ENDED),
+        ((*SETTLING, m.Bye(), FAILED), State.ENDED),
     ],
 )
-def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State, duty: Duty) -> None:
-    conversation = walk(Conversation(), *steps)
-    assert (conversation.state, conversation.duty) == (state, duty)
+def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State) -> None:
+    assert walk(Conversation(), *steps).state is state
 
 
 @pytest.mark.parametrize(
@@ -101,6 +115,15 @@ def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State, duty
         (HELD, m.Bye(), "held"),
         (HELD, m.Restore(images=2), "out of turn"),
         (RUNNING, m.Discard(), "out of turn"),
+        (RUNNING, ASK, "out of turn"),
+        (HELD, ASK, "out of turn"),
+        ((*HELD, m.Commit()), DONE, "Done is no answer to Commit"),
+        (GREETED, m.Commit(), "out of turn"),
+        (GREETED, m.Recover(), "out of turn"),
+        (SETTLING, PREPARE, "out of turn"),
+        (SETTLING, m.Restore(images=1), "out of turn"),
+        ((*SETTLING, m.Recover()), STANDING, "Standing is no answer to Recover"),
+        ((*GREETED, ASK), m.Running(), "Running is no answer to Ask"),
         (RUNNING, m.Commit(), "out of turn"),
         ((*HELD, m.Commit(), FAILED), m.Discard(), "doubtful"),
     ],
@@ -116,14 +139,14 @@ def test_steps_out_of_turn(
 
 
 class Machine(RuleBasedStateMachine):
-    """Sends anything at any time, and follows who owns the process by itself."""
+    """Sends anything at any time, and follows by itself what was decided about the copy."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conversation = Conversation()
         self.images = 0
-        self.copies = False
-        self.released = False
+        self.held = False
+        self.decided = False
 
     @rule(request=st.sampled_from(REQUESTS), name=st.integers(0, 5), size=st.integers(0, 9))
     def ask(self, request: m.Request, name: int, size: int) -> None:
@@ -144,6 +167,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert legal
             self.images += isinstance(request, m.Image)
+            self.decided |= isinstance(request, m.Commit | m.Discard)
 
     @rule(answer=st.sampled_from(ANSWERS))
     def answer(self, answer: m.Answer) -> None:
@@ -157,16 +181,18 @@ class Machine(RuleBasedStateMachine):
             return
         assert asked is not None
         if isinstance(asked, m.Restore) and isinstance(answer, m.Ready):
-            self.copies = True
-        if isinstance(asked, m.Discard) and isinstance(answer, m.Done):
-            self.copies = False
-        if isinstance(asked, m.Release) and isinstance(answer, m.Done):
-            self.released = True
+            self.held = True
 
     @precondition(lambda self: self.conversation.asked is not None)
     @rule()
     def answer_well(self) -> None:
-        well: dict[type, m.Answer] = {m.Hello: WELCOME, m.Restore: m.Ready(pid=7)}
+        well: dict[type, m.Answer] = {
+            m.Hello: WELCOME,
+            m.Restore: m.Ready(pid=7),
+            m.Commit: m.Running(),
+            m.Ask: STANDING,
+            m.Recover: m.Ready(pid=7),
+        }
         self.answer(well.get(type(self.conversation.asked), DONE))
 
     @precondition(lambda self: self.conversation.legal())
@@ -187,14 +213,16 @@ class Machine(RuleBasedStateMachine):
             assert self.conversation.image_left == left - size
 
     @invariant()
-    def nothing_is_left_behind_unless_it_may_be_the_only_copy(self) -> None:
+    def a_copy_that_is_held_needs_a_decision_before_goodbye(self) -> None:
         talk = self.conversation
-        if isinstance(talk.asked, m.Discard):
-            return
-        if self.released or isinstance(talk.asked, m.Release):
-            assert talk.duty is Duty.RUN
-        else:
-            assert talk.duty is (Duty.HOLD if self.copies else Duty.CLEAN_UP)
+        if self.held and not self.decided:
+            assert set(talk.legal()) <= {m.Commit, m.Discard}
+
+    @invariant()
+    def a_copy_is_let_go_at_most_once_and_never_after_it_was_discarded(self) -> None:
+        talk = self.conversation
+        if self.decided and talk.state is not State.SETTLING:
+            assert m.Commit not in talk.legal()
 
     @invariant()
     def an_image_is_all_that_is_heard_while_it_is_sent(self) -> None:

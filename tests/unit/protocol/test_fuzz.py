@@ -17,7 +17,7 @@ MOST_MEMORY = 16 << 20
 
 SPICE = (
     b"../", b"/", b"\0", b"\n", b"-1", b"1e400", b"9" * 400, b"null", b"[", b"{", b'"', b"\\ud800",
-    b"\xff", b"true", b'"is":"release"', b'"name":"../x.img"', b"NaN", b"\xe2\x80\xae", b",", b":",
+    b"\xff", b"true", b'"is":"commit"', b'"name":"../x.img"', b"NaN", b"\xe2\x80\xae", b",", b":",
 )  # fmt: skip
 
 

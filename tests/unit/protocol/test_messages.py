@@ -11,7 +11,7 @@ from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.errors import ProtocolError, UsageError
 from phaul.protocol import messages as m
 from phaul.protocol.frames import MAX_CONTROL
-from tests.unit.protocol.samples import ANSWERS, HELLO, PREPARE, REQUESTS, valid
+from tests.unit.protocol.samples import ANSWERS, HELLO, KEY, PREPARE, REQUESTS, valid
 
 
 @given(valid)
@@ -100,18 +100,39 @@ def test_names_that_no_image_has(name: str) -> None:
         {"is": "image", "name": "a.img", "size": -1},
         {"is": "image", "name": "a.img", "size": 1 << 70},
         {"is": "restore", "images": 0},
-        {"is": "prepare", "pids": [], "memory_bytes": 0},
-        {"is": "prepare", "pids": [0], "memory_bytes": 0},
-        {"is": "prepare", "pids": [(1 << 22) + 1], "memory_bytes": 0},
-        {"is": "prepare", "pids": [1] * 16_385, "memory_bytes": 0},
-        {"is": "prepare", "pids": [1], "memory_bytes": 0, "options": {"config_file": "/x"}},
-        {"is": "prepare", "pids": [1], "memory_bytes": 0, "options": {"network_lock": 4}},
+        {"is": "prepare", "key": KEY, "pids": [], "memory_bytes": 0},
+        {"is": "prepare", "key": KEY, "pids": [0], "memory_bytes": 0},
+        {"is": "prepare", "key": KEY, "pids": [(1 << 22) + 1], "memory_bytes": 0},
+        {"is": "prepare", "key": KEY, "pids": [1] * 16_385, "memory_bytes": 0},
         {
             "is": "prepare",
+            "key": KEY,
+            "pids": [1],
+            "memory_bytes": 0,
+            "options": {"config_file": "/x"},
+        },
+        {
+            "is": "prepare",
+            "key": KEY,
+            "pids": [1],
+            "memory_bytes": 0,
+            "options": {"network_lock": 4},
+        },
+        {
+            "is": "prepare",
+            "key": KEY,
             "pids": [1],
             "memory_bytes": 0,
             "options": {"tcp_established": True, "tcp_close": True},
         },
+        {"is": "prepare", "pids": [1], "memory_bytes": 0},
+        {"is": "prepare", "key": "../x", "pids": [1], "memory_bytes": 0},
+        {"is": "prepare", "key": KEY, "pids": [1], "memory_bytes": 0, "lease_s": 0},
+        {"is": "prepare", "key": KEY, "pids": [1], "memory_bytes": 0, "lease_s": 604_801},
+        {"is": "ask"},
+        {"is": "ask", "key": KEY[:-1]},
+        {"is": "ask", "key": KEY + "\n"},
+        {"is": "release"},
         {"is": "nothing"},
         {"is": 1},
         {"number": 1},
@@ -159,7 +180,7 @@ def test_a_hello_out_of_bounds(wrong: dict[str, Any]) -> None:
         b"{",
         b"\xff\xfe",
         b'{"is":"bye"}x',
-        b'{"is":"bye","is":"release"}' * 2,
+        b'{"is":"bye","is":"commit"}' * 2,
         b"[" * 100_000,
         b'{"is":"failed","kind":"\xff"}',
         b'{"is":"start-round","number":' + b"9" * 10_000 + b"}",
@@ -181,7 +202,7 @@ def test_an_error_text_cannot_play_with_the_terminal() -> None:
 
 def test_the_largest_message_fits() -> None:
     pids = tuple((1 << 22) - n for n in range(16_384))
-    assert len(m.encode(m.Prepare(pids=pids, memory_bytes=1 << 50))) < MAX_CONTROL
+    assert len(m.encode(m.Prepare(key=KEY, pids=pids, memory_bytes=1 << 50))) < MAX_CONTROL
 
 
 def test_a_message_that_would_be_too_large_is_not_sent() -> None:

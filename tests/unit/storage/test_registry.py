@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed, StateError, UsageError
 from phaul.incarnation import Incarnation
+from phaul.protocol.ownership import SourceState
 from phaul.report import Round
 from phaul.storage.entry import MOST_ROUNDS, Entry, State
+from phaul.storage.journal import Journal, SourceRecord
 from phaul.storage.registry import Handle, Registry
 from phaul.storage.state_dir import StateDir
 
@@ -52,6 +54,13 @@ def rewrite(handle: Handle, **changes: object) -> None:
     """Change the file behind the registry's back."""
     path = handle.directory / "entry.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def write_journal(handle: Handle, state: SourceState, *, settled: bool = False) -> None:
+    record = SourceRecord(
+        id=handle.id, key="0" * 32, state=state, root=handle.entry.process, settled=settled
+    )
+    Journal(handle.directory, SourceRecord).write(record, sync=False)
 
 
 DEAD = {"pid": 1, "start": 12345678901, "boot": "another"}
@@ -166,6 +175,7 @@ def test_a_process_that_is_gone(registry: Registry) -> None:
 def test_a_dead_phaul_s_migration_does_not_run(registry: Registry) -> None:
     handle = begin(registry)
     handle.update(state=State.CUTOVER, rounds=[a_round(0)])
+    write_journal(handle, SourceState.LOCKED)
     rewrite(handle, phaul=DEAD)
     entry = registry.find(handle.id)
     assert (entry.state, entry.died_in, entry.exit_code) == (State.UNKNOWN, State.CUTOVER, 8)
@@ -199,7 +209,8 @@ def test_a_phaul_that_is_killed(registry: Registry, tmp_path: Path) -> None:
     assert killed.returncode == -9
     entry = registry.find("last")
     assert entry.id == killed.stdout.strip()
-    assert (entry.state, entry.died_in) == (State.UNKNOWN, State.PRE_COPY)
+    assert (entry.state, entry.died_in) == (State.FAILED, State.PRE_COPY)
+    assert entry.exit_code == 7
 
 
 def test_one_that_was_over_stays_so(registry: Registry) -> None:
@@ -257,18 +268,25 @@ def test_where_ids_are_rare_they_become_longer(
 
 
 def test_prune(registry: Registry) -> None:
-    running, done, failed, unknown, torn, early = (begin(registry) for _ in range(6))
+    running, done, failed, unknown, torn, early, open_ = (begin(registry) for _ in range(7))
     for age, handle in enumerate((done, failed, unknown)):
         handle.finish(OutcomeUnknown("?") if handle is unknown else b"{}")
         rewrite(handle, started_unix=float(age))
     torn.update(state=State.CUTOVER)
     early.update(state=State.PRE_COPY)
-    for handle in (torn, early):
+    write_journal(torn, SourceState.DECIDED)
+    open_.finish(RoundFailed("no"))
+    write_journal(open_, SourceState.BACK)  # there may be a copy over there
+    for handle in (torn, early, open_):
         rewrite(handle, phaul=DEAD, started_unix=-1.0)
-    assert registry.prune(1) == (done.id, early.id)
-    assert {e.id for e in registry.entries()} == {running.id, failed.id, unknown.id, torn.id}
+    assert set(registry.prune(1)) == {done.id, early.id}
+    assert {e.id for e in registry.entries()} == {
+        running.id, failed.id, unknown.id, torn.id, open_.id
+    }  # fmt: skip
     assert registry.prune(0) == (failed.id,)
     assert registry.prune(0) == ()
+    write_journal(open_, SourceState.BACK, settled=True)
+    assert registry.prune(0) == (open_.id,)
     assert not done.directory.exists()
 
 

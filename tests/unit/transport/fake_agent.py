@@ -44,6 +44,8 @@ class EchoAgent:
                     await anyio.to_thread.run_sync(self._echo, sock)
             case m.Restore():
                 return m.Ready(pid=4242)
+            case m.Commit():
+                return m.Running()
         return m.Done()
 
     def _echo(self, sock: socket.socket) -> None:

@@ -19,7 +19,7 @@ from phaul.errors import (
     VersionMismatch,
 )
 from phaul.protocol import messages as m
-from phaul.protocol.agent import Conversation, Duty, State
+from phaul.protocol.agent import Conversation, State
 from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd, SourceEnd
 from phaul.transport.caller import Caller
@@ -86,7 +86,7 @@ async def test_a_whole_migration(tmp_path: Path) -> None:
         await both.round()
         for name, data in images.items():
             await both.caller.send_image(write(tmp_path / name, data))
-        assert await both.caller.restore(LIMIT) == 4242
+        assert (await both.caller.restore(LIMIT)).pid == 4242
         await both.caller.call(m.Commit(), LIMIT)
         await both.caller.call(m.Bye(), LIMIT)
         await both.over.wait()
@@ -180,15 +180,10 @@ async def test_a_late_answer_is_taken_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asks", "duty"),
-    [
-        ((), Duty.CLEAN_UP),
-        ((m.Restore(images=1),), Duty.HOLD),
-        ((m.Restore(images=1), m.Commit()), Duty.RUN),
-    ],
+    "asks", [(), (m.Restore(images=1),), (m.Restore(images=1), m.Commit())], ids=len
 )
-async def test_what_the_agent_owes_when_the_source_is_gone(
-    tmp_path: Path, asks: tuple[m.Request, ...], duty: Duty
+async def test_the_agent_hears_that_the_source_is_gone(
+    tmp_path: Path, asks: tuple[m.Request, ...]
 ) -> None:
     async with talk() as both:
         await both.round()
@@ -198,7 +193,6 @@ async def test_what_the_agent_owes_when_the_source_is_gone(
         await both.source.aclose()
         await both.over.wait()
         assert isinstance(both.ended, ConnectionLost)
-        assert both.theirs.duty is duty
 
 
 async def test_a_source_out_of_turn_is_told_and_left() -> None:

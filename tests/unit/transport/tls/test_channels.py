@@ -52,7 +52,7 @@ async def test_a_conversation_and_its_memory(hosts: Hosts, tmp_path: Path) -> No
             await caller.call(m.StopRound(number=0), LIMIT)
             assert source.memory_sent == 5
             await caller.send_image(image)
-            assert await caller.restore(LIMIT) == 4242
+            assert (await caller.restore(LIMIT)).pid == 4242
             await caller.call(m.Commit(), LIMIT)
             assert await caller.call(m.Bye(), LIMIT) == m.Done()
             # The agent is gone, so this channel ends.
