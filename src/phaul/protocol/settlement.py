@@ -51,7 +51,7 @@ class Step(Enum):
     """What is to be done, in this order."""
 
     RESUME = "resume"
-    """Write BACK, give the second lock back."""
+    """Write BACK, also where it stands already; on the disk, give the second lock back."""
     KILL_REST = "kill-rest"
     RESTORE = "restore"
     COMMIT = "commit"
@@ -99,11 +99,26 @@ _RAN: Final = {Copy.RUNNING, Copy.UNSURE}
 
 def settle(source: Source, copy: Copy) -> Settlement:
     """What to do; the steps that need the destination are there only if it was reached."""
+    if against := _contradiction(source, copy):
+        return Settlement(Verdict.UNKNOWN, (), against)
     if source.state is SourceState.THERE:
         return Settlement(Verdict.THERE, (), "the destination has said that it runs there")
     if _is_source_s(source):
         return _ours(source, copy)
     return _theirs(source, copy)
+
+
+def _contradiction(source: Source, copy: Copy) -> str:
+    """What cannot be where both ends kept to the rules; "" if there is nothing of the kind."""
+    alive = source.same_boot and source.tree is not Tree.GONE
+    if source.state in (SourceState.GONE, SourceState.THERE) and alive:
+        return f"the source was {_word(source)}, and yet tasks of it are alive"
+    if _is_source_s(source) and copy in _RAN:
+        return f"the source was {_word(source)} and never sent Commit, and yet the copy was let go"
+    early = source.state in _OWN and source.state is not SourceState.BACK
+    if early and source.tree is not Tree.WHOLE and copy in (Copy.HELD, Copy.IMAGES):
+        return f"the source was {_word(source)} and never asked for a copy, and yet there is one"
+    return ""
 
 
 def _is_source_s(source: Source) -> bool:
@@ -112,28 +127,17 @@ def _is_source_s(source: Source) -> bool:
         return True
     if source.state is SourceState.GONE:
         return False
-    if not source.same_boot:
-        # Under the lock it cannot have run since the dump.  Without it, CRIU may have let it go
-        # before the machine went down, unless it was decided.
-        return not source.locked and source.state is SourceState.LOCKED
-    if source.state is SourceState.LOCKED:
-        return source.tree is not Tree.GONE
     if source.locked:
-        return source.tree is Tree.WHOLE
+        # None of it has run since the dump: what is missing was killed as it stood still.
+        return source.same_boot and source.tree is Tree.WHOLE
+    if source.state is SourceState.LOCKED:
+        # It was not decided, and may have run since CRIU let it go, to its end even.
+        return True
     # CRIU kills the root first: with the root alive it has killed none, and let all go since.
-    return source.tree in (Tree.WHOLE, Tree.ROOT)
+    return source.same_boot and source.tree in (Tree.WHOLE, Tree.ROOT)
 
 
 def _ours(source: Source, copy: Copy) -> Settlement:
-    if copy in _RAN and source.state is not None:
-        return Settlement(
-            Verdict.UNKNOWN,
-            (),
-            f"the source was {_word(source)} and never sent Commit, and yet the copy was let go",
-        )
-    if source.state is None and copy in (*_RAN, Copy.HELD, Copy.IMAGES):
-        return Settlement(Verdict.UNKNOWN, (), "the copy was Ready, and the source has no journal")
-    steps: tuple[Step, ...] = ()
     if source.tree is Tree.GONE or not source.same_boot:
         verdict = Verdict.ENDED
         why = "it ended on the source, whose it was"
@@ -142,11 +146,9 @@ def _ours(source: Source, copy: Copy) -> Settlement:
     else:
         verdict = Verdict.HERE
         why = "it is the source's: the copy cannot have been told to run"
-    if source.state is not SourceState.BACK or source.locked:
-        steps += (Step.RESUME,)
-    if copy in (Copy.BEGUN, Copy.HELD, Copy.IMAGES):
-        steps += (Step.DISCARD,)
-    return Settlement(verdict, steps, why)
+    # Also where BACK is read: who wrote it may have died before it was on the disk.
+    drop = (Step.DISCARD,) if copy in (Copy.BEGUN, Copy.HELD, Copy.IMAGES) else ()
+    return Settlement(verdict, (Step.RESUME, *drop), why)
 
 
 def _theirs(source: Source, copy: Copy) -> Settlement:
@@ -167,6 +169,10 @@ def _theirs(source: Source, copy: Copy) -> Settlement:
         case _ if source.state is SourceState.LOCKED:
             # Never Ready, so never decided: what is left of it here is the source's.
             drop = (Step.DISCARD,) if copy is Copy.BEGUN else ()
+            if rest:
+                return Settlement(
+                    Verdict.HERE, (Step.RESUME, *drop), "a part of it was killed before that"
+                )
             return Settlement(
                 Verdict.ENDED, (Step.RESUME, *drop), "it ended before there was a copy"
             )
