@@ -1,0 +1,68 @@
+"""The two hosts of a lane: those of tests/hosts, with a small disk for phaul, and cgroups told."""
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from tests.hosts.machine import Host, Hosts, two_hosts
+
+__all__ = ["DISK", "clear", "lane_hosts", "leftovers", "remember"]
+
+DISK: Final = Path("/var/lib/phaul")
+_SIZE: Final = "48m"
+_CGROUPS: Final = "/sys/fs/cgroup"
+
+
+@contextmanager
+def lane_hosts() -> Iterator[Hosts]:
+    """The two hosts, each with a small file system where phaul keeps its things."""
+    with two_hosts("/phaul/src:/site", os.environ.get("PYTHONPYCACHEPREFIX", "/pycache")) as hosts:
+        for host in hosts.both:
+            host.path(DISK).mkdir(mode=0o700, exist_ok=True)
+            options = f"size={_SIZE},mode=700"
+            host.run(["mount", "-t", "tmpfs", "-o", options, f"{host.name}-disk", DISK], check=True)
+        try:
+            yield hosts
+        finally:
+            for host in hosts.both:
+                host.run(["umount", "--lazy", DISK])
+
+
+def remember(hosts: Hosts) -> None:
+    """Take what is there now for what belongs there."""
+    for host in hosts.both:
+        host.remember()
+
+
+def _cgroups(host: Host) -> list[str]:
+    top = host.path(_CGROUPS)
+    return [f"cgroup {path.relative_to(top)}" for path in sorted(top.rglob("phaul*"))]
+
+
+def leftovers(host: Host, *, but: Collection[int] = (), timeout: float = 5.0) -> list[str]:
+    """What is there and does not belong there, and does not go away within the time."""
+    until = time.monotonic() + timeout
+    while True:
+        left = [*host.leftovers(but=but, timeout=0), *_cgroups(host)]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.03)
+
+
+def clear(host: Host) -> None:
+    """End and remove all that does not belong there."""
+    assert host._before is not None
+    for path in sorted(host.path(_CGROUPS).rglob("phaul*"), reverse=True):
+        if path.is_dir():
+            with suppress(OSError):
+                (path / "cgroup.kill").write_text("1")
+            with suppress(OSError):
+                (path / "cgroup.freeze").write_text("0")
+    host.clean(host._before)
+    for path in sorted(host.path(_CGROUPS).rglob("phaul*"), reverse=True):
+        if path.is_dir():
+            with suppress(OSError):
+                path.rmdir()
