@@ -20,6 +20,7 @@ from phaul.cli.render.progress import make_progress
 from phaul.cli.running import Running
 from phaul.criu.messages import message_class
 from phaul.destination.agent import run_agent
+from phaul.destination.incoming import Incoming
 from phaul.errors import PhaulError
 from phaul.plan import Compress, Tcp, Wishes
 from phaul.report import Event, RoundProgress
@@ -29,7 +30,16 @@ from phaul.storage.state_dir import StateDir
 from tests.faults.ends import LeashedAgent, LeashedSource
 from tests.faults.wire import Leash
 
-__all__ = ["be_agent", "be_settler", "be_source", "warm_up"]
+__all__ = [
+    "CAN_SETTLE",
+    "INCOMING",
+    "be_agent",
+    "be_settler",
+    "be_source",
+    "be_sweeper",
+    "standing",
+    "warm_up",
+]
 
 TARGET = "root@host2"
 INCOMING = Path("/var/lib/phaul/incoming")
@@ -101,9 +111,14 @@ def be_settler(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) -
     raise NotImplementedError
 
 
+def be_sweeper(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) -> int:
+    """What the next agent does about the directories of those before it."""
+    del leash, order
+    Incoming(INCOMING, "sweep").close()
+    return 0
+
+
 def standing(migration: str) -> tuple[str, str]:
     """What `phaul status` and `list` say of a migration: its state, and the fate."""
     entry = Registry(StateDir.open()).find(migration)
     return entry.state.value, entry.fate
-
-

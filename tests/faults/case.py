@@ -8,6 +8,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from tests.faults.crew import Child, Zygote
@@ -20,6 +21,7 @@ from tests.hosts.machine import Hosts
 __all__ = ["Case"]
 
 LOGS: Final = "/var/tmp/faults"
+_ALWAYS: Final = (Kind.NONE, Kind.FAULT, Kind.MISSING)
 
 
 class Case:
@@ -30,7 +32,9 @@ class Case:
     ) -> None:
         self.hosts = hosts
         self.fault = fault
-        self.harm = Harm(fault, self)
+        self.harms = [Harm(fault, self)]
+        if fault.then is not None:
+            self.harms.append(Harm(fault.then, self))
         self.links: dict[str, Link] = {}
         self.refused = False
         self.children: list[Child] = []
@@ -70,8 +74,7 @@ class Case:
 
     def start(self, role: str, **arguments: object) -> Child:
         """Start a process on host1."""
-        child = self._spawn("host1", role, {**self.victim, **arguments}, ())
-        return child
+        return self._spawn("host1", role, {**self.victim, **arguments}, ())
 
     def turn(self, most: float) -> None:
         """Do what there is to do, for at most so many seconds."""
@@ -104,7 +107,8 @@ class Case:
 
     def _step(self, step: str) -> None:
         self.steps.append(step)
-        self.harm.at(step)
+        for harm in self.harms:
+            harm.at(step)
 
     def _spawn(
         self, host: str, role: str, arguments: dict[str, Any], fds: tuple[int, ...]
@@ -124,7 +128,8 @@ class Case:
         if step := message.get("at"):
             if role := message.get("role"):
                 child.criu[role] = message["criu"]
-            self._step(step)
+            first = child in self.children[:2]  # the source, and its agent
+            self._step(step if first else f"settle/{step}")
             self._answer(child, {})
         elif message.get("do") == "connect":
             self._connect(child)
@@ -135,10 +140,8 @@ class Case:
             self.said.update(message)
 
     def _answer(self, child: Child, message: dict[str, Any], *fds: int) -> None:
-        try:
+        with suppress(OSError):  # the fault was the child's end
             tell(child.leash, message, fds)
-        except OSError:  # the fault was the child's end
-            pass
 
     def _connect(self, child: Child) -> None:
         if self.refused:
@@ -150,7 +153,7 @@ class Case:
         control, memory = Link(self._selector, on_step), Link(self._selector, None)
         self.links = {"control": control, "memory": memory}
         if first:
-            self.harm.prepare(self.links)
+            self.harms[0].prepare(self.links)
         door, theirs = pair()
         with theirs:
             fds = (control.theirs_agent.fileno(), theirs.fileno())
@@ -176,15 +179,24 @@ class Case:
         self._answer(child, {}, link.theirs_source.fileno())
         link.drop_theirs()
 
+    def join(self) -> None:
+        """The link is there again."""
+        self.refused = False
+
+    def wake(self) -> None:
+        """A person looks after what stands still."""
+        for harm in self.harms:
+            harm.wake()
+
     def agents(self) -> list[Child]:
         """The agents that have not ended."""
         return [child for child in self.children if child.role == "agent" and child.status is None]
 
     def close(self) -> None:
         """End all of it, and let go of it."""
-        self.harm.undo()
-        if self.harm.stopped is not None:
-            self.harm.go_on()
+        for harm in self.harms:
+            harm.undo()
+            harm.go_on()
         for child in self.children:
             if child.status is None:
                 child.send(signal.SIGKILL)
@@ -199,4 +211,4 @@ class Case:
     @property
     def fired(self) -> bool:
         """Whether the fault has happened."""
-        return self.harm.done or self.fault.kind in (Kind.NONE, Kind.FAULT, Kind.MISSING, Kind.EXIT)
+        return all(harm.done or harm.fault.kind in _ALWAYS for harm in self.harms)

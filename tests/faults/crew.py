@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.faults.wire import pair, take, tell
 from tests.hosts.machine import Host
 
-__all__ = ["Child", "Zygote", "gone", "signal_outer"]
+__all__ = ["Child", "Zygote", "below", "gone", "signal_outer"]
 
 _ENVIRONMENT: Final = {
     "PYTHONPATH": "/phaul/src:/phaul:/site",
@@ -130,9 +130,7 @@ class Zygote:
         if message is None:
             raise RuntimeError(f"the zygote of {host.name} did not start")
 
-    def spawn(
-        self, role: str, arguments: dict[str, Any], fds: Sequence[int] = ()
-    ) -> Child:
+    def spawn(self, role: str, arguments: dict[str, Any], fds: Sequence[int] = ()) -> Child:
         """Fork a process in that role."""
         leash, theirs = pair()
         with theirs:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from tests.faults.crew import Child, signal_outer
+from tests.faults.crew import Child, below, signal_outer
 from tests.faults.lanehosts import DISK
 from tests.faults.plan import EVER, LATE, FaultPoint, Kind
 from tests.faults.proxy import Flow, Link, Wound
@@ -17,7 +17,7 @@ __all__ = ["Harm", "Stage"]
 
 _FILLER: Final = DISK / ".filler"
 _CHUNK: Final = 1 << 20
-_PROCESSES: Final = ("source", "agent")
+_PROCESSES: Final = ("source", "agent", "settle")
 
 
 class Stage(Protocol):
@@ -42,7 +42,7 @@ class Stage(Protocol):
 
 
 class Harm:
-    """One fault; `done` is whether it has happened, `undo` takes away what would not go by itself."""
+    """One fault; `done` is whether it has happened, `undo` takes back what would not go by itself."""
 
     def __init__(self, fault: FaultPoint, stage: Stage) -> None:
         self.fault = fault
@@ -78,7 +78,7 @@ class Harm:
             return
         stage, fault = self._stage, self.fault
         match fault.kind:
-            case Kind.KILL | Kind.STOP:
+            case Kind.KILL | Kind.STOP | Kind.EXIT:
                 self._process()
             case Kind.CUT | Kind.STALL:
                 link = stage.links[fault.channel]
@@ -109,6 +109,10 @@ class Harm:
         if pid is None or (child is not None and child.status is not None):
             return
         self.done = True
+        if fault.kind is Kind.EXIT:  # the wrapper then leaves with its status
+            for real in below(pid):
+                signal_outer(real, signal.SIGKILL)
+            return
         if fault.kind is Kind.KILL:
             if child is not None:
                 child.killed = True

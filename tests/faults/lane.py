@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from tests.faults.lanehosts import DISK, clear, lane_hosts, leftovers, remember
 from tests.faults.oracle import Seen, judge
 from tests.faults.plan import EVER, FaultPoint, Kind
 from tests.faults.sampler import Sampler
-from tests.faults.subjects import FOLDER, Sufferer, suffering
+from tests.faults.subjects import FOLDER, Sufferer, furnish, suffering
 from tests.hosts.machine import Hosts
 
 __all__ = ["Lane", "Result"]
@@ -62,6 +62,7 @@ class Lane:
         self._number = 0
         there = Path(f"/proc/{hosts.destination.init}/root/proc")
         self._procs = {"host1": Path("/proc"), "host2": there}
+        furnish(hosts)
         remember(hosts)
 
     def close(self) -> None:
@@ -84,9 +85,7 @@ class Lane:
                     self._look(case, sampler, seen, sufferer)
             finally:
                 case.close()
-        result = Result(
-            str(fault), case.fired, judge(seen), 0.0, steps=case.steps, said=case.said
-        )
+        result = Result(str(fault), case.fired, judge(seen), 0.0, steps=case.steps, said=case.said)
         result.seen = {
             name: sorted(value) if isinstance(value, set) else value
             for name, value in asdict(seen).items()
@@ -106,11 +105,11 @@ class Lane:
         """The migration, the fault, and phaul's end."""
         source = case.start("source")
         patience = _PHAUL_S
-        if case.fault.kind is Kind.STOP and case.fault.who == "source":
-            patience = _PATIENCE_S if case.fault.time == EVER else _PHAUL_S
+        if (case.fault.kind, case.fault.who, case.fault.time) == (Kind.STOP, "source", EVER):
+            patience = _PATIENCE_S
         if not case.until(lambda: source.status is not None, patience):
-            if case.harm.stopped == source.pid:
-                case.harm.wake()
+            if case.harms[0].stopped == source.pid:
+                case.harms[0].wake()
                 case.until(lambda: source.status is not None, 2)
             else:
                 seen.crashed.append(f"phaul had not ended after {patience:g} s")
@@ -120,34 +119,39 @@ class Lane:
         seen.killed = source.killed
         if seen.status is not None and seen.status in (70, 71):
             seen.crashed.append(f"phaul crashed, status {seen.status}")
-        case.harm.undo()
+        case.harms[0].undo()
         case.go_on(0.01)
         seen.first = sampler.running(_RUNS_S)
+        self._read(case, seen)
 
     def _settle(self, case: Case, sampler: Sampler, seen: Seen) -> None:
         """As a person would: resolve, and once more when what was in the way has gone."""
         seen.can_settle = adapter.CAN_SETTLE
         if adapter.CAN_SETTLE and seen.unsure and "id" in case.said:
-            in_the_way = [
+            in_the_way: list[Callable[[], object]] = [
                 lambda: None,
-                lambda: setattr(case, "refused", False),
-                case.harm.wake,
+                case.join,
+                case.wake,
                 lambda: case.go_on(2.0),
             ]
             for take_away in in_the_way:
                 take_away()
-                settler = case.start("settle", id=case.said["id"])
-                if not case.until(lambda: settler.status is not None, _SETTLE_S):
-                    seen.crashed.append(f"resolve had not ended after {_SETTLE_S:g} s")
-                    settler.send(signal.SIGKILL)
-                    case.until(lambda: settler.status is not None, 2)
-                seen.settlements.append(settler.status if settler.status is not None else -1)
-                if settler.status not in (_UNSETTLED, None) and sampler.running(_RUNS_S):
+                status = self._resolve(case, seen)
+                if status not in (_UNSETTLED, None) and sampler.running(_RUNS_S):
                     break
-        case.harm.wake()
+        case.wake()
         if case.fault.kind is Kind.STOP and not case.fault.seconds:
             case.go_on(0.3)
         case.until(lambda: not case.agents(), _ENDS_S)
+
+    def _resolve(self, case: Case, seen: Seen) -> int | None:
+        settler = case.start("settle", id=case.said["id"])
+        if not case.until(lambda: settler.status is not None, _SETTLE_S):
+            seen.crashed.append(f"resolve had not ended after {_SETTLE_S:g} s")
+            settler.send(signal.SIGKILL)
+            case.until(lambda: settler.status is not None, 2)
+        seen.settlements.append(settler.status if settler.status is not None else -1)
+        return settler.status
 
     def _look(self, case: Case, sampler: Sampler, seen: Seen, sufferer: Sufferer) -> None:
         """How it stands in the end."""
@@ -159,15 +163,28 @@ class Lane:
                 but[host.name] = sufferer.pids
         seen.wrong = sampler.wrong()
         seen.crashed += [_said(child) for child in case.children if _crashed(child)]
-        if "id" in case.said:
-            with suppress(Exception):
-                seen.entry, seen.fate = adapter.standing(str(case.said["id"]))
-        if case.harm.taken:
+        self._read(case, seen)
+        if any(harm.taken for harm in case.harms):
             but["host2"].add(sufferer.subject.pid)
         if not (seen.unsure and not seen.can_settle):
+            self._sweep(case)
             for host in self._hosts.both:
                 left = leftovers(host, but=but[host.name], timeout=3.0)
                 seen.left += [f"{line} on {host.name}" for line in left]
+
+    def _read(self, case: Case, seen: Seen) -> None:
+        if "id" in case.said:
+            seen.entry, seen.fate = adapter.standing(str(case.said["id"]))
+
+    def _sweep(self, case: Case) -> None:
+        """What an agent that was killed has left is removed by the next one, a minute later."""
+        if any(child.killed and child.role == "agent" for child in case.children):
+            base = self._hosts.destination.path(adapter.INCOMING)
+            for path in base.iterdir() if base.exists() else ():
+                os.utime(path, (0, 0))
+            sweeper = self._zygotes["host2"].spawn("sweep", {"log": f"{FOLDER}/sweep.log"})
+            case.children.append(sweeper)
+            case.until(lambda: sweeper.status is not None, 5)
 
     def _clean(self) -> None:
         for host in self._hosts.both:

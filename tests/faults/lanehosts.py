@@ -19,7 +19,8 @@ _CGROUPS: Final = "/sys/fs/cgroup"
 @contextmanager
 def lane_hosts() -> Iterator[Hosts]:
     """The two hosts, each with a small file system where phaul keeps its things."""
-    with two_hosts("/phaul/src:/site", os.environ.get("PYTHONPYCACHEPREFIX", "/pycache")) as hosts:
+    cache = os.environ.get("PYTHONPYCACHEPREFIX", "/pycache")
+    with two_hosts("/phaul/src:/site", cache, sshd=False) as hosts:
         for host in hosts.both:
             host.path(DISK).mkdir(mode=0o700, exist_ok=True)
             options = f"size={_SIZE},mode=700"

@@ -1,8 +1,8 @@
 """Judges a case: from what was seen of it, whether all that phaul promises was kept.  Pure.
 
-    one owner       two copies never ran, and at the end exactly one does, whole
-    the truth       the exit status, `list` and `status` said where it was
-    nothing left    no process, file, mount, socket, table, cgroup of it
+one owner       two copies never ran, and at the end exactly one does, whole
+the truth       the exit status, `list` and `status` said where it was
+nothing left    no process, file, mount, socket, table, cgroup of it
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,8 @@ class Seen:
     @property
     def unsure(self) -> bool:
         """Whether phaul left something to settle, or could not say."""
-        return self.killed or self.status == _UNKNOWN or self.first not in ({"host1"}, {"host2"})
+        undecided = self.status == _UNKNOWN or self.entry == "unknown"
+        return self.killed or undecided or self.first not in ({"host1"}, {"host2"})
 
 
 def judge(seen: Seen) -> list[str]:
@@ -82,9 +83,9 @@ def _entry(seen: Seen) -> list[str]:
     said = f"`status` says {seen.entry} ({seen.fate!r})"
     if seen.entry == "done" and seen.last != {"host2"}:
         return [f"{said}, but it runs {', '.join(seen.last) or 'nowhere'}"]
-    if seen.entry in ("failed", "cancelled") and seen.last == {"host2"}:
-        if "host2" not in seen.fate:
-            return [f"{said}, but it runs on host2"]
+    over = seen.entry in ("failed", "cancelled")
+    if over and seen.last == {"host2"} and "host2" not in seen.fate:
+        return [f"{said}, but it runs on host2"]
     if seen.entry == "unknown" and seen.can_settle and seen.settlements and seen.last:
         return [f"{said} after it was settled"]
     if seen.entry not in ("done", "failed", "cancelled", "unknown"):

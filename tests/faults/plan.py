@@ -1,23 +1,28 @@
 """What may go wrong in one case, as a value with a text form.  Pure.
 
     kill victim=piggie who=agent at=ask/restore+
+    kill victim=tree who=source at=event/source-gone then cut who=both at=settle/ask/hello+
 
-A step is `event/NAME` (a report event of the source), `ask/NAME-`, `ask/NAME+` (a message, before
-and after it is passed on), `answer/NAME-` (the answer to it), or `criu/dump/NAME`,
-`criu/pages/NAME`, `criu/restore/NAME` (before a packet from or to that CRIU goes on).
+The second fault is one of the settlement.  A step is `event/NAME` (a report event of the source),
+`ask/NAME-`, `ask/NAME+` (a message, before and after it is passed on), `answer/NAME-` (the answer
+to it), or `criu/dump/NAME`, `criu/pages/NAME`, `criu/restore/NAME` (before a packet from or to that
+CRIU goes on).  In a settlement each has `settle/` before it.
 """
 
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Final, Self
+from typing import Any, Final, Self
 
-__all__ = ["EVER", "LATE", "FaultPoint", "Kind", "VICTIMS"]
+__all__ = ["EVER", "LATE", "FaultPoint", "Kind"]
 
 EVER: Final = "ever"
 """For ever: in the end a person kills what stands still."""
 LATE: Final = "late"
 """Until the migration has been settled."""
-VICTIMS: Final = ("piggie", "dirtier", "tree", "shared", "tcp")
+
+
+_WORDS: Final = ("victim", "who", "at", "channel", "flow", "byte", "time", "number")
+_THEN: Final = " then "
 
 
 class Kind(Enum):
@@ -61,27 +66,29 @@ class FaultPoint:
     byte: int = -1
     time: str = ""
     number: int = -1
+    then: "FaultPoint | None" = None
 
     def __str__(self) -> str:
         words = [self.kind.value]
-        for spec in fields(self)[1:]:
+        for spec in fields(self)[1:-1]:
             value = getattr(self, spec.name)
             if value not in ("", -1):
                 words.append(f"{spec.name}={value}")
-        return " ".join(words)
+        text = " ".join(words)
+        return f"{text}{_THEN}{self.then}" if self.then is not None else text
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """The fault of a text; raises ValueError."""
+        text, _, then = text.partition(_THEN)
         kind, *words = text.split()
-        values: dict[str, str] = {}
+        values: dict[str, Any] = {}
         for word in words:
             name, equals, value = word.partition("=")
-            if not equals or name not in cls.__dataclass_fields__ or name == "kind":
+            if not equals or name not in _WORDS:
                 raise ValueError(f"{word!r} is no part of a fault")
-            values[name] = value
-        numbers = {name: int(values.pop(name)) for name in ("byte", "number") if name in values}
-        return cls(kind=Kind(kind), **values, **numbers)  # type: ignore[arg-type]
+            values[name] = int(value) if name in ("byte", "number") else value
+        return cls(kind=Kind(kind), then=cls.parse(then) if then else None, **values)
 
     @property
     def seconds(self) -> float | None:

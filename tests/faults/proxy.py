@@ -55,6 +55,10 @@ class Flow:
     peer: "Flow | None" = None
     shut: bool = False
 
+    def is_stalled(self) -> bool:
+        """Whether nothing is passed on."""
+        return self.stalled
+
     @property
     def wants_read(self) -> bool:
         return not self.ended and not self.stalled and len(self._waiting) < _MOST_WAITING
@@ -93,7 +97,7 @@ class Flow:
             name, data = self._held.pop(0)
             if name:
                 self.on_step(f"{name}-")
-                if self.stalled:
+                if self.is_stalled():
                     self._held.insert(0, ("", data))
                     return
             self._pass(data)
@@ -173,9 +177,7 @@ class Flow:
 class Link:
     """One channel: `ask` towards the agent, `answer` towards the source."""
 
-    def __init__(
-        self, selector: selectors.BaseSelector, on_step: OnStep | None
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, on_step: OnStep | None) -> None:
         self.theirs_source, near = socket.socketpair()
         far, self.theirs_agent = socket.socketpair()
         self._near, self._far = near, far
@@ -212,9 +214,7 @@ class Link:
 
     def ready(self, sock: object, mask: int) -> None:
         """A socket is ready: move bytes."""
-        inward, outward = (
-            (self.ask, self.answer) if sock is self._near else (self.answer, self.ask)
-        )
+        inward, outward = (self.ask, self.answer) if sock is self._near else (self.answer, self.ask)
         if mask & selectors.EVENT_WRITE and not self.closed:
             outward.write()
         if mask & selectors.EVENT_READ and not self.closed and inward.wants_read:

@@ -44,9 +44,7 @@ class Sampler:
 
     def __init__(self, pid: int, address: int, procs: dict[str, Path]) -> None:
         self._address = address
-        self._places = {
-            host: _Place(host, proc / str(pid) / "mem") for host, proc in procs.items()
-        }
+        self._places = {host: _Place(host, proc / str(pid) / "mem") for host, proc in procs.items()}
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)

@@ -12,12 +12,13 @@ from tests.hosts.machine import Host, Hosts
 from tests.hosts.subject import FIRST_PID, VICTIMS, Subject
 from tests.victims.harness import Report, Victim, start
 
-__all__ = ["FOLDER", "Sufferer", "suffering"]
+__all__ = ["FOLDER", "Sufferer", "furnish", "suffering"]
 
 FOLDER: Final = Path("/var/tmp/faults")
 """On the storage that both hosts see."""
 _OWN: Final = Path("/srv/lines")
 """What only host1 has."""
+_LEAVER: Final = Path(__file__).with_name("leaver.sh")
 
 _WORDS: Final = {
     "piggie": ("piggie", "--interval-ms", "2", "--file", FOLDER / "lines", "--reopen"),
@@ -55,6 +56,11 @@ class Sufferer:
         return []
 
 
+def furnish(hosts: Hosts) -> None:
+    """Make what a host has of its own and keeps."""
+    hosts.source.write(_OWN, b"")
+
+
 @contextmanager
 def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer]:
     """Start the victim of a fault, and end it at the end, wherever it is."""
@@ -70,6 +76,8 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
     pid = start([VICTIMS / words[0], *words[1:], "--report", report])
     subject = Subject(words[0], pid, report)
     criu = ["criu"]
+    if Kind.EXIT in (fault.kind, fault.then.kind if fault.then else None):
+        criu = ["sh", str(_LEAVER), "criu"]
     environment = {"CRIU_FAULT": str(fault.number)} if fault.kind is Kind.FAULT else {}
     order = {
         "pid": pid,
@@ -92,4 +100,3 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
         for path in FOLDER.iterdir():
             if path.suffix != ".log":
                 path.unlink(missing_ok=True)
-        _OWN.unlink(missing_ok=True)

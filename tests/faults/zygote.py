@@ -30,6 +30,7 @@ ROLES: dict[str, Role] = {
     "source": adapter.be_source,
     "agent": adapter.be_agent,
     "settle": adapter.be_settler,
+    "sweep": adapter.be_sweeper,
 }
 
 
@@ -47,11 +48,11 @@ def main(descriptor: int) -> int:
     children: set[int] = set()
     tell(lane, {"ready": os.getpid()})
     while True:
-        ready, _, _ = select.select([lane, woken], [], [])
+        ready, _, _ = select.select([lane.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _reap(lane, children)
-        if lane in ready:
+        if lane.fileno() in ready:
             message, fds = take(lane)
             if message is None:
                 break
@@ -68,6 +69,9 @@ def main(descriptor: int) -> int:
     for child in children:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+    lane.close()
+    os.close(woken)
+    os.close(wake)
     return 0
 
 

@@ -316,8 +316,11 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
-    """Make the two; root of the sandbox only.  host2 ends with the `with` block."""
+def two_hosts(python_path: str, cache: str, *, sshd: bool = True) -> Iterator[Hosts]:
+    """Make the two; root of the sandbox only.  host2 ends with the `with` block.
+
+    Without `sshd` there is a cable between them, and no more.
+    """
     here = Host("host1", os.getpid(), 1)
     mounted = _mount_own(here)
     shutil.copy(HERE / "init.py", "/run/host2-init.py")
@@ -338,12 +341,15 @@ def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
         init = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
         there = Host("host2", init, 2)
         _join(here, there)
+        if sshd:
+            _let_in(here, there)
         for host in (here, there):
             host.write("/usr/local/bin/phaul", _PHAUL.format(path=python_path, cache=cache), 0o755)
         process.stdin.write("go\n")
         process.stdin.flush()
         assert process.stdout.readline() == "ready\n"
-        here.run(["ssh", "root@host2", "true"], check=True)
+        if sshd:
+            _wait_for_sshd(here)
         yield Hosts(here, there)
     finally:
         if init:
@@ -368,12 +374,16 @@ def _mount_own(host: Host) -> list[str]:
 
 
 def _join(here: Host, there: Host) -> None:
-    """Put a cable between the two, and let root of the one log in to the other."""
+    """Put a cable between the two."""
     cable = f"ip link add veth1 type veth peer name veth2 netns {there.init}"
     here.run(
         ["sh", "-ec", f"{cable}; ip addr add {here.address}/24 dev veth1; ip link set veth1 up"],
         check=True,
     )
+
+
+def _let_in(here: Host, there: Host) -> None:
+    """Let root of the one log in to the other."""
     ssh = Path("/root/.ssh")
     ssh.mkdir(mode=0o700, exist_ok=True)
     for key in (ssh / "id_ed25519", Path("/run/host2-key")):
@@ -388,3 +398,11 @@ def _join(here: Host, there: Host) -> None:
     there.write("/run/sshd_config", _SSHD)
     there.path("/root/.ssh").mkdir(mode=0o700)
     there.write("/root/.ssh/authorized_keys", (ssh / "id_ed25519.pub").read_text(), 0o600)
+
+
+def _wait_for_sshd(here: Host) -> None:
+    """It listens only after it has gone into the background."""
+    until = time.monotonic() + WAIT
+    while (done := here.run(["ssh", "root@host2", "true"])).returncode:
+        assert time.monotonic() < until, f"no ssh to host2: {done.stderr}"
+        time.sleep(0.05)
