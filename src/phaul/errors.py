@@ -43,6 +43,8 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      +-- CriuError                   7   CRIU refused or failed a request
      |    +-- CriuDied                   it ended, or was killed, without an answer
      |    +-- CriuTimeout                it did not answer in time
+     +-- CgroupError                 7   a cgroup refused what was asked of it
+     |    +-- LockUnavailable            the tree cannot be held still by a frozen one
      +-- MemoryChannelError          7   the channel of the memory broke
      +-- MigrationError              7   a migration was rolled back
      |    +-- RoundFailed                in a round of the pre-copy
@@ -62,6 +64,7 @@ __all__ = [
     "AuthenticationFailed",
     "Cancelled",
     "CertificateChanged",
+    "CgroupError",
     "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
@@ -86,6 +89,7 @@ __all__ = [
     "IncompatiblePeer",
     "IncompatibleTarget",
     "JoinFailed",
+    "LockUnavailable",
     "MemoryChannelError",
     "MigrationError",
     "NotConverged",
@@ -337,6 +341,16 @@ class CriuDied(CriuError):
 
 class CriuTimeout(CriuError):
     """CRIU did not answer in time, and was ended."""
+
+
+class CgroupError(PhaulError):
+    """A cgroup refused what was asked of it, or did not do it in time."""
+
+    exit_code = 7
+
+
+class LockUnavailable(CgroupError):
+    """The tree cannot be held still by frozen cgroups; the message says why."""
 
 
 class MemoryChannelError(PhaulError):

@@ -3,6 +3,8 @@
 Used on both hosts, where a file says which phaul it belongs to, and later that one may be dead.
 """
 
+import os
+import signal
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -37,3 +39,20 @@ class Incarnation(msgspec.Struct, frozen=True, kw_only=True):
     def alive(self) -> bool:
         """Whether this very process still runs on this host."""
         return Incarnation.of(self.pid) == self
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to this very process; returns whether it was there to get it."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            # Whoever has the PID now, the handle is of: so it is looked at after it was opened.
+            if not self.alive():
+                return False
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)
+        return True

@@ -12,6 +12,7 @@ import pytest
 import phaul
 from examples.local_migration import MoveToNamespace, destination
 from examples.rpc import RemoteServer
+from tests.engine.groups import Group, make_groups
 from tests.victims.harness import Report, Victim, start
 
 VICTIMS = Path(os.environ.get("PHAUL_VICTIMS", "build/victims"))
@@ -39,6 +40,12 @@ def victim(tmp_path: Path) -> Iterator[StartVictim]:
     for found in started:
         if found.alive():
             found.terminate(30 * SLOW)
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    """Makes cgroups, and removes them with all that is in them."""
+    yield from make_groups()
 
 
 class Place:

@@ -76,7 +76,8 @@ def dialled(
     try:
         with suppress(PhaulError):
             end.dial()
-        yield lambda: end
+        ends = [end]  # a later connection is a fresh one
+        yield lambda: ends.pop() if ends else connect()
     finally:
         end.hang_up()
         signal.signal(signal.SIGTERM, before)

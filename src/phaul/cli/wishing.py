@@ -17,7 +17,7 @@ from phaul.errors import UsageError
 from phaul.plan import CHECKS, Compress, OnTimeout, Tcp, Wishes
 from phaul.transport.base import SourceEnd
 
-__all__ = ["Wish", "wish", "wishing"]
+__all__ = ["Wish", "reach", "wish", "wishing"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,6 +79,12 @@ def wish(target: str | None, options: dict[str, Any]) -> Wish:
     if target is None:
         return Wish(wishes, None)
     return Wish(wishes, connector(_reach(target, host, configuration)))
+
+
+def reach(target: str) -> Callable[[], SourceEnd]:
+    """How a target is reached; raises ConfigurationError, UsageError."""
+    configuration = read()
+    return connector(_reach(target, configuration.hosts.get(target), configuration))
 
 
 def _reach(target: str, host: Host | None, configuration: Configuration) -> Reach:

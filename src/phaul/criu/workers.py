@@ -47,6 +47,11 @@ class Workers:
         if self._spare is None:
             self._spare = self.engine.worker(self.pass_fds)
 
+    @property
+    def waiting(self) -> Swrk | None:
+        """The one that waits unused, still not the caller's."""
+        return self._spare
+
     def retire(self, worker: Swrk) -> None:
         """Let a worker end that has given its last answer: it is reaped by `close` at the latest.
 

@@ -1,8 +1,11 @@
 """What `phaul agent` does: one migration's destination, asked over a control channel.
 
 Runs on the destination, from the first word to the last.  The order of the steps is held by
-`protocol.agent`; the doing is `DestinationSession`'s.  If the channel is lost, the conversation's
-duty says what is owed: clean up; keep a copy that may be the only one; or see the release through.
+`protocol.agent`; the doing is `DestinationSession`'s; whose the process is, `Custody`'s.  If the
+channel is lost before the copy was ready, all is cleaned up; after that the copy is held until
+somebody settles it, or the lease is over; one that was let go is seen through.
+
+For a Hello that only wants to settle, it hands on what is asked: see `settling`.
 """
 
 import logging
@@ -21,20 +24,24 @@ from phaul.criu.engine import Engine, Examination, Facts
 from phaul.criu.facts import host_facts, host_name
 from phaul.criu.fitness import privileges
 from phaul.criu.log import read_tail
-from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.criu.workers import examine_anew, unfit
 from phaul.destination.incoming import Incoming
 from phaul.errors import CriuError, ImageError, PhaulError, UsageError
+from phaul.incarnation import Incarnation
 from phaul.pages.speed import restore_rate
 from phaul.protocol import messages as m
-from phaul.protocol.agent import Conversation, Duty
+from phaul.protocol.agent import Conversation
 from phaul.protocol.handshake import negotiate
+from phaul.protocol.ownership import DestinationState
 from phaul.protocol.preflight import Finding, Where
 from phaul.transport.answering import serve
 from phaul.transport.base import AgentEnd
 
 if TYPE_CHECKING:
+    from phaul.destination.cage import Cage
+    from phaul.destination.custody import Custody
     from phaul.destination.session import DestinationSession
+    from phaul.destination.settling import Settler
 
 __all__ = ["Agent", "run_agent"]
 
@@ -64,7 +71,12 @@ class Agent:
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
         self._session: DestinationSession | None = None
-        self._keep_images = self._surveyed = False
+        self._custody: Custody | None = None
+        self._settler: Settler | None = None
+        self._said: m.Hello | None = None
+        self._lease_s = 0.0
+        self._keep_images = self._surveyed = self._told = False
+        self.over = anyio.CancelScope()
 
     async def handle(self, request: m.Request) -> m.Answer:
         """Fulfil a request; what is raised becomes the answer Failed."""
@@ -88,15 +100,24 @@ class Agent:
             case m.StartRound():
                 await self._require_session().start_iteration()
             case m.StopRound():
-                await self._require_session().stop_iteration()
+                session = self._require_session()
+                await session.stop_iteration()
+                if session.last_images_dir is not None:
+                    self._require_custody().written(session.last_images_dir)
             case m.Restore():
-                return m.Restored(pid=await self._require_session().restore())
-            case m.Release():
-                await self._require_session().release()
+                return await self._require_custody().restore()
+            case m.Ask():
+                return await self._settle(request)
+            case m.Bye() if self._settler is None:
+                self._told = True
+                await self.close()
+            case _ if self._settler is not None:
+                return await self._settler.ask(request)
+            case m.Commit():
+                return await self._require_custody().commit()
             case m.Discard():
-                await self._discard()
-            case m.Bye():
-                await self.close(Duty.CLEAN_UP)
+                if self._custody is not None:
+                    return await self._custody.discard()
             case _:
                 raise UsageError(f"{type(request).__name__} is no request for an agent")
         return m.Done()
@@ -117,31 +138,48 @@ class Agent:
                 f"{path} cannot be written: {error.strerror}", host=self._engine.host
             ) from error
 
-    async def close(self, duty: Duty) -> None:
-        """End what is under way, by what is owed; may be called again."""
+    async def hold(self) -> None:
+        """The channel is lost: see through what only the source, or the lease, may end."""
+        custody = self._custody
+        if custody is not None and custody.state is DestinationState.READY:
+            _logger.warning(
+                "a restored copy is held for %g s in %s", self._lease_s, custody.incoming.path
+            )
+            await custody.hold(self._lease_s)
+
+    async def close(self) -> None:
+        """End what is under way, by whose the process is; may be called again."""
         session, self._session = self._session, None
         incoming, self._incoming = self._incoming, None
         examination, self._examination = self._examination, None
+        custody, self._custody = self._custody, None
+        settler, self._settler = self._settler, None
         with anyio.CancelScope(shield=True):
             if examination is not None:
                 await examination.close()
             try:
-                if session is not None:
-                    await session.close(keep_images=self._keep_images, keep_logs=False)
+                if settler is not None:
+                    await settler.close()
+                if custody is not None:
+                    await custody.end(
+                        told=self._told or custody.told.is_set(), keep_images=self._keep_images
+                    )
+                elif session is not None:
+                    await session.close(keep_logs=False)
             finally:
                 if self._memory is not None:
                     self._memory.close()
                 if incoming is not None:
-                    if incoming.images.exists():  # as the session decided
-                        incoming.keep(_WHY[duty])
-                        _logger.warning("%s: kept in %s", _WHY[duty], incoming.path)
                     incoming.close()
 
     async def _hello(self, hello: m.Hello) -> m.Welcome:
         version = negotiate(hello.versions)
         self._facts = await self._examine()
-        self._incoming = Incoming(self._base, hello.migration, self._engine.host)
-        rate = restore_rate(self._incoming.path)
+        self._said = hello
+        rate = 1
+        if not hello.settle:
+            self._incoming = Incoming.make(self._base, hello.migration, self._engine.host)
+            rate = restore_rate(self._incoming.path)
         facts = await host_facts(self._engine, self._facts, restore_rate=rate)
         return m.Welcome(version=version, facts=facts, token=self._end.token)
 
@@ -169,6 +207,8 @@ class Agent:
 
     async def _prepare(self, prepare: m.Prepare) -> None:
         from phaul.config import Config
+        from phaul.destination.cage import Cage
+        from phaul.destination.custody import criu_options
         from phaul.destination.session import DestinationSession
         from phaul.pages.channel import MemoryChannel
 
@@ -178,38 +218,75 @@ class Agent:
             memory_fd=self._memory.fileno(),
             work_dir=self._require_incoming().images,
             criu=self._engine.program,
-            options=_options(prepare.options),
+            options=criu_options(prepare.options),
         )
+        cage = Cage(self._require_incoming().path.name)
         session = DestinationSession(
             config,
             facts=self._facts,
             host=self._engine.host,
             tasks=self._tasks,
             open_channel=partial(MemoryChannel, framed=prepare.framed),
+            cage=cage,
         )
         self._session = await session.__aenter__()  # left by `close`
+        self._begin(prepare, self._session, cage)
 
-    async def _discard(self) -> None:
-        session = self._session
-        if session is not None and session.holds:
-            await session.discard()
+    def _begin(self, prepare: m.Prepare, session: "DestinationSession", cage: "Cage") -> None:
+        from phaul.destination.custody import Custody
+        from phaul.destination.settling import listen
+        from phaul.storage.journal import DestinationRecord
+
+        agent, hello = Incarnation.of(os.getpid()), self._said
+        if agent is None or hello is None:
+            raise UsageError("nobody has said hello", host=self._engine.host)
+        record = DestinationRecord(
+            id=hello.migration,
+            key=prepare.key,
+            state=DestinationState.RECEIVING,
+            source=hello.host,
+            name=prepare.name,
+            pids=prepare.pids,
+            agent=agent,
+            options=prepare.options,
+        )
+        self._lease_s = float(prepare.lease_s)
+        custody = Custody(
+            self._require_incoming(), record, self._engine, self._tasks, session, cage=cage
+        )
+        self._custody = custody
+        custody.begin()
+        self._tasks.start_soon(listen, custody)
+        self._tasks.start_soon(self._when_settled, custody)
+
+    async def _when_settled(self, custody: "Custody") -> None:
+        # By another connection: then this one, which may be dead, is not waited for any more.
+        await custody.told.wait()
+        self.over.cancel()
+
+    async def _settle(self, ask: m.Ask) -> m.Answer:
+        from phaul.destination.settling import find
+
+        if self._settler is None:
+            if self._said is None or not self._said.settle:
+                raise UsageError("this is a migration of its own", host=self._engine.host)
+            self._settler = await find(self._base, ask.key, self._engine, self._tasks)
+        return await self._settler.ask(ask)
 
     def _require_session(self) -> "DestinationSession":
         if self._session is None:
             raise UsageError("nothing is prepared", host=self._engine.host)
         return self._session
 
+    def _require_custody(self) -> "Custody":
+        if self._custody is None:
+            raise UsageError("nothing is prepared", host=self._engine.host)
+        return self._custody
+
     def _require_incoming(self) -> Incoming:
         if self._incoming is None:
             raise UsageError("nobody has said hello", host=self._engine.host)
         return self._incoming
-
-
-_WHY: Final = {
-    Duty.CLEAN_UP: "the images were asked to be kept",
-    Duty.HOLD: "the source's last word got lost: the process may have to be restored from here",
-    Duty.RUN: "it is not certain that the process runs: it may have to be restored from here",
-}
 
 
 async def run_agent(
@@ -222,28 +299,24 @@ async def run_agent(
 
     `examination` is one that was begun before, if any; it is closed here.
     """
-    conversation = Conversation()
     failed: PhaulError | None = None
     async with end, anyio.create_task_group() as tasks:
         agent = Agent(end, base, criu, tasks, examination)
         try:
-            await serve(end.control, agent, conversation, host_name())
+            with agent.over:
+                await serve(end.control, agent, Conversation(), host_name())
         except PhaulError as error:
             failed = error
         finally:
             # Before the channels are closed: who waits for their end then finds all cleaned up.
-            await agent.close(conversation.duty)
+            with anyio.CancelScope(shield=True):
+                await agent.hold()
+                await agent.close()
         tasks.cancel_scope.cancel()
     if failed is not None:
         _logger.warning("%s", failed)
         return failed.exit_code
     return 0
-
-
-def _options(wanted: m.RestoreOptions) -> CriuOptions:
-    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-    fields["network_lock"] = NetworkLock(wanted.network_lock)
-    return CriuOptions(**fields)
 
 
 def _now_ns() -> int:

@@ -1,8 +1,14 @@
 """The agent's own directory: all that a migration leaves on the destination's disk while it runs.
 
 Used on the destination, from the agent's start to its end.  It is `BASE/NAME`, 0700, locked while
-its agent lives.  What a killed agent left is removed by the next one, unless a process may have to
-be restored from it.
+its agent lives:
+
+    journal.json    whose the process is, see `phaul.storage.journal`
+    images/N/       what a round, or the final dump, has brought
+    socket          where the agent of a later connection settles it
+
+What a killed agent left is removed by the next one, unless the journal says that the process may
+have to be restored from it, or that it runs and the source may not know.
 """
 
 import contextlib
@@ -11,14 +17,19 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from phaul.errors import WorkDirError
+from phaul.errors import StateError, WorkDirError
+from phaul.protocol.ownership import DestinationState
+from phaul.storage.journal import DestinationRecord, Journal
 
-__all__ = ["BASE", "Incoming", "base_directory"]
+__all__ = ["BASE", "SOCKET", "Incoming", "base_directory", "require_ours"]
 
 BASE: Final = Path("/var/lib/phaul/incoming")
+SOCKET: Final = "socket"
 _KEEP: Final = "KEEP"
+_KNOWN_S: Final = 7 * 86_400.0
+"""So long it is remembered that a process runs here, for a source that did not hear it."""
 
 
 def base_directory() -> Path:
@@ -27,45 +38,73 @@ def base_directory() -> Path:
 
 
 class Incoming:
-    """The directory of one agent; `path` is where it is, `images` where the images are going to be.
+    """The directory of one agent, at `path`.
 
     Raises WorkDirError if it cannot be made, or if others could write where it is.
     """
 
-    def __init__(self, base: Path, name: str, host: str = "") -> None:
-        self._kept = False
-        self.path = base / f"{name}-{os.urandom(4).hex()}"
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._stays = False
+
+    @classmethod
+    def make(cls, base: Path, name: str, host: str = "") -> Self:
+        """A fresh one."""
+        path = base / f"{name}-{os.urandom(4).hex()}"
         try:
             base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _require_ours(base, host)
+            require_ours(base, host)
             _remove_stale(base)
-            self.path.mkdir(mode=0o700)
-            self._lock = _lock(self.path)
+            path.mkdir(mode=0o700)
+            return cls(path, _lock(path))
         except OSError as error:
             raise WorkDirError(
-                f"the agent's directory {self.path} cannot be made: {error.strerror}",
+                f"the agent's directory {path} cannot be made: {error.strerror}",
                 host=host,
                 remedy="make room there, or name another one: $PHAUL_AGENT_DIR, --directory",
             ) from error
-        self.images = self.path / "images"
+
+    @classmethod
+    def take_over(cls, path: Path) -> Self | None:
+        """One that was left; None if its agent still lives.  Raises OSError."""
+        try:
+            return cls(path, _lock(path))
+        except BlockingIOError:
+            return None
+
+    @property
+    def images(self) -> Path:
+        """Where the images are going to be."""
+        return self.path / "images"
+
+    @property
+    def socket(self) -> Path:
+        """Where it is settled from."""
+        return self.path / SOCKET
 
     def keep(self, why: str) -> None:
-        """Leave the directory behind: a process may have to be restored from it."""
-        self._kept = True
+        """Leave the directory behind until somebody removes it, with a note of the reason."""
+        self._stays = True
         with contextlib.suppress(OSError):
             (self.path / _KEEP).write_text(f"{time.strftime('%FT%TZ', time.gmtime())} {why}\n")
 
+    def stay(self) -> None:
+        """Leave the directory behind: its journal says what for."""
+        self._stays = True
+
     def close(self) -> None:
-        """Remove it, unless it is kept, or has a log that an error names.  May be called again."""
+        """Remove it, unless it stays.  May be called again."""
         if self._lock < 0:
             return
-        if not self._kept:
+        if not self._stays:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
         self._lock = -1
 
 
-def _require_ours(base: Path, host: str) -> None:
+def require_ours(base: Path, host: str) -> None:
+    """Raise WorkDirError if others could write there."""
     found = base.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise WorkDirError(
@@ -93,7 +132,20 @@ def _remove_stale(base: Path) -> None:
             try:
                 # One that is just being made has no lock yet, but it is young.
                 young = time.time() - path.stat().st_mtime < 60
-                if not young and not (path / _KEEP).exists():
+                if not young and not _needed(path):
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _needed(path: Path) -> bool:
+    if (path / _KEEP).exists():
+        return True
+    try:
+        record = Journal(path, DestinationRecord).read()
+    except StateError:
+        return True  # nobody knows what it says
+    if record is None:
+        return False
+    known = record.state is DestinationState.RUNNING
+    return record.state.owed or (known and time.time() - record.written_unix < _KNOWN_S)

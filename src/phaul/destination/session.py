@@ -21,14 +21,15 @@ from typing import Final, Self
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
-from phaul.criu.images import read_inventory
-from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.page_server import PageServer
-from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
+from phaul.destination.cage import Cage
+from phaul.destination.copy import HeldCopy
 from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.storage.workdir import WorkDir
@@ -36,7 +37,6 @@ from phaul.storage.workdir import WorkDir
 __all__ = ["DestinationSession"]
 
 HOST: Final = "destination"
-LOG: Final = "restore.log"
 
 _logger = logging.getLogger("phaul")
 
@@ -57,7 +57,8 @@ class DestinationSession:
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
-    `open_channel` makes the memory channel of a descriptor and this host's name.
+    `open_channel` makes the memory channel of a descriptor and this host's name.  The restoring
+    CRIU is put in `cage`.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class DestinationSession:
         host: str = HOST,
         tasks: TaskGroup | None = None,
         open_channel: OpenChannel = MemoryChannel,
+        cage: Cage | None = None,
     ) -> None:
+        self._cage = cage
         self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
@@ -77,7 +80,7 @@ class DestinationSession:
         self._given = facts
         self._engine = Engine(config.criu_command, host)
         self._iteration: _Iteration | None = None
-        self._restore: Operation | None = None
+        self._copy: HeldCopy | None = None
         self._failed = self._doubtful = False
         self._closed = False
 
@@ -115,7 +118,7 @@ class DestinationSession:
     @property
     def holds(self) -> bool:
         """Whether a tree is restored and held."""
-        return self._restore is not None
+        return self._copy is not None
 
     @property
     def last_images_dir(self) -> Path | None:
@@ -129,7 +132,7 @@ class DestinationSession:
         """
         if self._iteration is not None:
             raise UsageError("an iteration is under way already", host=self._host)
-        if self._restore is not None:
+        if self._copy is not None:
             raise UsageError("the restore has begun: there are no more iterations", host=self._host)
         self._channel.check()
         images = self._work.next()
@@ -154,6 +157,8 @@ class DestinationSession:
             # The next worker, only now: nobody waits for this task, but somebody did for the start.
             with suppress(CriuNotFound):  # then who needs the worker says so
                 self._workers.prepare()
+            if self._cage is not None and (waiting := self._workers.waiting):
+                self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.server.wait()
         except PhaulError as error:
             iteration.error = error
@@ -191,7 +196,7 @@ class DestinationSession:
 
     async def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
-        if self._iteration is not None or self._restore is not None:
+        if self._iteration is not None or self._copy is not None:
             raise UsageError("an attempt is still under way", host=self._host)
         channel = self._open_channel(memory_fd, self._host)
         await self._workers.close()
@@ -227,70 +232,42 @@ class DestinationSession:
         """
         if self._iteration is not None:
             raise UsageError("an iteration is still under way", host=self._host)
-        if self._restore is not None:
+        if self._copy is not None:
             raise UsageError("the restore was begun already", host=self._host)
         images = self._require_images()
+        options = options or self._config.options
+        inherited = [fd for _, fd in options.inherit_fd]
         try:
-            self._restore, pid = await self._restore_from(images, options or self._config.options)
+            self._copy = await HeldCopy.restore(
+                self._engine.worker(inherited) if inherited else self._workers.take(),
+                images,
+                options,
+                timeout=self._config.timeouts.restore,
+                log_level=self._config.log_level,
+                host=self._host,
+                cage=self._cage,
+            )
         except BaseException:
             self._failed = True
             with anyio.CancelScope(shield=True):
                 await self._workers.close()
             raise
-        return pid
-
-    async def _restore_from(self, images: Path, options: CriuOptions) -> tuple[Operation, int]:
-        read_inventory(images / "inventory.img")
-        inherited = [fd for _, fd in options.inherit_fd]
-        worker = self._engine.worker(inherited) if inherited else self._workers.take()
-        try:
-            with directory_fd(images) as descriptor:
-                request = Request(
-                    RequestType.RESTORE,
-                    options=options,
-                    images_dir_fd=descriptor,
-                    notify=True,
-                    log_file=LOG,
-                    log_level=self._config.log_level,
-                )
-                operation = Operation(worker, request, images / LOG, self._config.timeouts.restore)
-                await operation.begin()
-                held = await operation.until(Stage.POST_RESTORE)
-            if held.pid is None:
-                await operation.refuse()
-                raise ImageError("criu does not say what it restored", host=self._host)
-        except BaseException:
-            await worker.close()
-            raise
-        return operation, held.pid
+        return self._copy.pid
 
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
-        operation = self._require_restored()
-        operation.timeout = self._config.timeouts.finish
+        copy, self._copy = self._require_copy(), None
+        self._cage = None  # the copy leaves it
         self._doubtful = True  # until CRIU says that it runs
-        with anyio.CancelScope(shield=True):
-            try:
-                await operation.release()
-                await operation.finish()
-                self._doubtful = False
-            except BaseException:
-                await operation.worker.close()
-                raise
-            finally:
-                self._restore = None
-            # Beside what the caller does next, which is to tell that it runs here.
-            self._tasks.start_soon(operation.worker.close)
+        reap = await copy.release(self._config.timeouts.finish)
+        self._doubtful = False
+        # Beside what the caller does next, which is to tell that it runs here.
+        self._tasks.start_soon(reap)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
-        operation = self._require_restored()
-        with anyio.CancelScope(shield=True):
-            try:
-                await operation.refuse()
-            finally:
-                self._restore = None
-                await operation.worker.close()
+        copy, self._copy = self._require_copy(), None
+        await copy.discard()
 
     async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way, and remove the images; a copy that was not released is killed.
@@ -306,12 +283,14 @@ class DestinationSession:
         with anyio.CancelScope(shield=True):
             try:
                 await self._end_iteration()
-                if self._restore is not None:
+                if self._copy is not None:
                     keep_images = True
                     _logger.warning("not released: the images stay in %s", self._work.last)
                     await self.discard()
             finally:
                 await self._workers.close()
+                if self._cage is not None:
+                    await in_thread(self._cage.kill)
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs
@@ -331,7 +310,7 @@ class DestinationSession:
             raise UsageError("no iteration has been made: there are no images", host=self._host)
         return images
 
-    def _require_restored(self) -> Operation:
-        if self._restore is None:
+    def _require_copy(self) -> HeldCopy:
+        if self._copy is None:
             raise UsageError("nothing is restored and held", host=self._host)
-        return self._restore
+        return self._copy

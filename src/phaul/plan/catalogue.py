@@ -50,6 +50,9 @@ CHECKS: Final[dict[str, Check]] = {
         Check("locked", "locked memory, which is never restored lazily"),
         Check("space", "space for the images"),
         Check("cgroup", "the tree's cgroups are there"),
+        Check(
+            "second-lock", "the tree can be held by a frozen cgroup, if CRIU dies in the cutover"
+        ),
         Check("lsm", "security profiles are known there"),
         Check("namespaces", "namespaces that have to be made again"),
         Check("tools", "programs that CRIU starts"),

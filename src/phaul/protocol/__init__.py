@@ -24,16 +24,27 @@ the memory goes over a channel of its own.  The source asks, the agent on the de
     Image(name, size), its bytes as raw frames -->  no answer: a fault is the answer to Restore
     ... more images ...
     Restore(images)                            -->  restores, holds it in `post-restore`
-                                               <--  Restored(pid)
+                                               <--  Ready(pid)
     the tree is killed on the source
-    Release                                    -->  lets it run: it is the destination's now
-                                               <--  Done
+    Commit                                     -->  lets it run: it is the destination's now
+                                               <--  Running
     Bye                                        -->  cleans up
                                                <--  Done
 
-Instead of Release, Discard ends the held copy; before Restore it gives up what was received.  Any
+Instead of Commit, Discard ends the held copy; before Restore it gives up what was received.  Any
 answer may be Failed instead: the error, to be raised on the source as what it was there.  `agent`
-draws which step is legal when, and says what the agent owes if the channel is lost.
+draws which step is legal when, `ownership` whose the process is meanwhile.
+
+If the connection is lost, another one settles what is left; `settlement` says how:
+
+    Hello(settle)                              -->
+                                               <--  Welcome
+    Ask(key)                                   -->  what is there of it?
+                                               <--  Standing(copy)
+    Commit, or Discard, or Recover             -->
+                                               <--  Running, Done, Ready
+    Bye                                        -->
+                                               <--  Done
 
 Alive may be sent by either side at any time, also between the raw frames of an image; nobody
 answers it.  It tells a long piece of work from a peer that is gone.
@@ -48,6 +59,6 @@ from typing import Final
 
 __all__ = ["NEWEST", "OLDEST"]
 
-OLDEST: Final = 1
-NEWEST: Final = 1
+OLDEST: Final = 2
+NEWEST: Final = 2
 """The versions that this phaul speaks."""

@@ -1,4 +1,4 @@
-"""Which step of the conversation is legal when, and what the agent owes if the channel is lost.
+"""Which step of the conversation is legal when.
 
 Used in every phase, on both hosts.  Pure.  The agent shows each request before it obeys it, and
 each answer before it sends it; the source does the same in its own order.  One table for both, so
@@ -14,15 +14,17 @@ that neither can be led out of turn, and the two cannot drift apart.
                             Image, after a round at least
                                            |
                                            v
-                                        LOADING --Restore--> HELD --Release--> RUNNING
+                                        LOADING --Restore--> HELD --Commit--> RUNNING
 
     Discard, in all from GREETED to HELD, and again in SPENT --> SPENT
     Bye, in all but NEW and HELD --> ENDED     a copy that is held needs a decision first
 
-Where the answer is Failed: Hello ends the conversation; Clock, Survey and Prepare may be asked
+    GREETED --Ask--> SETTLING: Ask, Commit, Discard, Recover, as often as it wants; Bye --> ENDED
+
+Where the answer is Failed: Hello ends the conversation; Clock, Survey, Prepare and Ask may be asked
 again; StartRound, StopRound and Restore leave it SPENT, the next attempt is a conversation of its
-own; Release, and the Discard of a held copy, leave it DOUBTFUL: who has the process is settled by
-looking, not here.
+own; Commit, and the Discard of a held copy, leave it DOUBTFUL: who has the process is settled by
+looking, in another conversation.
 """
 
 from enum import Enum
@@ -32,18 +34,22 @@ from phaul.errors import ProtocolError
 from phaul.protocol.messages import (
     Alive,
     Answer,
+    Ask,
     Bye,
     Clock,
+    Commit,
     Discard,
     Done,
     Failed,
     Hello,
     Image,
     Prepare,
-    Release,
+    Ready,
+    Recover,
     Request,
     Restore,
-    Restored,
+    Running,
+    Standing,
     StartRound,
     StopRound,
     Survey,
@@ -52,7 +58,7 @@ from phaul.protocol.messages import (
     Welcome,
 )
 
-__all__ = ["MAX_IMAGES", "Conversation", "Duty", "State"]
+__all__ = ["MAX_IMAGES", "Conversation", "State"]
 
 MAX_IMAGES: Final = 65_536
 """A tree of some thousand tasks has ten images for each."""
@@ -69,19 +75,9 @@ class State(Enum):
     HELD = "held"
     RUNNING = "running"
     SPENT = "spent"
+    SETTLING = "settling"
     DOUBTFUL = "doubtful"
     ENDED = "ended"
-
-
-class Duty(Enum):
-    """What the agent does when the channel is lost, or the source breaks the protocol."""
-
-    CLEAN_UP = "clean-up"
-    """The source has the process: leave nothing behind."""
-    HOLD = "hold"
-    """Only looking at both hosts can tell: keep what the process can be restored from."""
-    RUN = "run"
-    """The process is this host's: see the release through, keep it."""
 
 
 _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
@@ -91,9 +87,11 @@ _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
     Prepare: (Done, State.READY),
     StartRound: (Done, State.ROUND),
     StopRound: (Done, State.READY),
-    Restore: (Restored, State.HELD),
-    Release: (Done, State.RUNNING),
+    Restore: (Ready, State.HELD),
+    Commit: (Running, State.RUNNING),
     Discard: (Done, State.SPENT),
+    Ask: (Standing, State.SETTLING),
+    Recover: (Ready, State.SETTLING),
     Bye: (Done, State.ENDED),
 }
 """The answer that each request may get beside Failed, and where it leads."""
@@ -106,20 +104,23 @@ _FAILED: Final[dict[type[Request], State]] = {
     StartRound: State.SPENT,
     StopRound: State.SPENT,
     Restore: State.SPENT,
-    Release: State.DOUBTFUL,
+    Commit: State.DOUBTFUL,
     Discard: State.SPENT,
+    Ask: State.GREETED,
+    Recover: State.SETTLING,
     Bye: State.ENDED,
 }
 
 _LEGAL: Final[dict[State, tuple[type[Request], ...]]] = {
     State.NEW: (Hello,),
-    State.GREETED: (Clock, Survey, Prepare, Discard, Bye),
+    State.GREETED: (Clock, Survey, Prepare, Discard, Ask, Bye),
     State.READY: (StartRound, Image, Discard, Bye),
     State.ROUND: (StopRound, Discard, Bye),
     State.LOADING: (Image, Restore, Discard, Bye),
-    State.HELD: (Release, Discard),
+    State.HELD: (Commit, Discard),
     State.RUNNING: (Bye,),
     State.SPENT: (Discard, Bye),
+    State.SETTLING: (Ask, Commit, Discard, Recover, Bye),
     State.DOUBTFUL: (Bye,),
     State.ENDED: (),
 }
@@ -132,26 +133,12 @@ class Conversation:
     image under way are still to come.  `asked` is the request that waits for its answer.
     """
 
-    def __init__(self) -> None:
-        self.state = State.NEW
+    def __init__(self, state: State = State.NEW) -> None:
+        self.state = state
         self.rounds = 0
         self.image_left = 0
         self.asked: Request | None = None
         self._images: set[str] = set()
-        self._at_end = Duty.CLEAN_UP
-
-    @property
-    def duty(self) -> Duty:
-        """What the agent owes if the channel is lost now; after the end, what it was before."""
-        if self.state is State.ENDED:
-            return self._at_end
-        if isinstance(self.asked, Release) or self.state is State.RUNNING:
-            return Duty.RUN
-        if isinstance(self.asked, Discard):
-            return Duty.CLEAN_UP
-        if self.state in {State.HELD, State.DOUBTFUL}:
-            return Duty.HOLD
-        return Duty.CLEAN_UP
 
     def legal(self) -> tuple[type[Request], ...]:
         """The requests that may come next, Alive apart, which always may."""
@@ -211,8 +198,8 @@ class Conversation:
             raise ProtocolError(f"{type(answer).__name__} is no answer to {kind.__name__}")
         elif kind is StopRound:
             self.rounds += 1
-        if state is State.ENDED:
-            self._at_end = self.duty  # a goodbye does not change whose the process is
+        if self.state is State.SETTLING and kind is not Bye:
+            state = State.SETTLING
         self.asked = None
         self.state = state
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from phaul.errors import ProtocolError, UsageError
 from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.preflight import Findings, Needs
+from phaul.protocol.settlement import Copy
 from phaul.protocol.types import (
     Bytes,
     HostName,
@@ -32,8 +33,10 @@ from phaul.protocol.types import Message as MessageBase
 __all__ = [
     "Alive",
     "Answer",
+    "Ask",
     "Bye",
     "Clock",
+    "Commit",
     "CriuVersion",
     "Discard",
     "Done",
@@ -43,11 +46,13 @@ __all__ = [
     "Image",
     "Message",
     "Prepare",
-    "Release",
+    "Ready",
+    "Recover",
     "Request",
     "Restore",
     "RestoreOptions",
-    "Restored",
+    "Running",
+    "Standing",
     "StartRound",
     "StopRound",
     "Survey",
@@ -134,13 +139,17 @@ class RestoreOptions(Part, frozen=True, kw_only=True):
 
 
 class Hello(MessageBase, frozen=True, kw_only=True, tag="hello"):
-    """The first message, from the source."""
+    """The first message, from the source.
+
+    With `settle` it is not to begin a migration but to settle one, see Ask.
+    """
 
     versions: Versions
     phaul: Name
     host: HostName
     criu: CriuVersion
     migration: MigrationId
+    settle: bool = False
 
 
 class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
@@ -148,7 +157,15 @@ class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
 
     The source has opened the memory channel before.  `framed` says that what it sends there is in
     frames, which may be compressed.  `keep_images` leaves the images behind at the end.
+
+    `key` names this migration for ever, and whoever knows it may settle it.  A copy that stands
+    ready without a word from the source is held for `lease_s` seconds; then only what it can be
+    restored from is kept.  `name` is the process's, for people.
     """
+
+    key: Token
+    lease_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
+    name: Annotated[str, Meta(max_length=256)] = ""
 
     pids: Annotated[tuple[Pid, ...], Meta(min_length=1, max_length=16_384)]
     memory_bytes: Bytes
@@ -192,12 +209,25 @@ class Restore(MessageBase, frozen=True, kw_only=True, tag="restore"):
     images: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Release(MessageBase, frozen=True, kw_only=True, tag="release"):
-    """The tree is gone from the source: let the restored one run."""
+class Commit(MessageBase, frozen=True, kw_only=True, tag="commit"):
+    """The tree is gone from the source: let the restored one run.
+
+    Asked again, it is answered again.
+    """
 
 
 class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
     """Give up: end the held copy if there is one, remove what was received."""
+
+
+class Ask(MessageBase, frozen=True, kw_only=True, tag="ask"):
+    """What is there of the migration with this key?  Then Commit, Discard and Recover are of it."""
+
+    key: Token
+
+
+class Recover(MessageBase, frozen=True, kw_only=True, tag="recover"):
+    """Restore again, from the images that were kept, and hold it."""
 
 
 class Bye(MessageBase, frozen=True, kw_only=True, tag="bye"):
@@ -228,10 +258,29 @@ class Done(MessageBase, frozen=True, kw_only=True, tag="done"):
     """The request is fulfilled."""
 
 
-class Restored(MessageBase, frozen=True, kw_only=True, tag="restored"):
-    """The tree stands restored and still; `pid` is its root."""
+class Ready(MessageBase, frozen=True, kw_only=True, tag="ready"):
+    """The tree stands restored and still; `pid` is its root.
+
+    `durable` says that what it was restored from is on the disk: then it also outlives a power cut.
+    """
 
     pid: Pid
+    durable: bool = True
+
+
+class Running(MessageBase, frozen=True, kw_only=True, tag="running"):
+    """The answer to Commit: it runs here."""
+
+
+class Standing(MessageBase, frozen=True, kw_only=True, tag="standing"):
+    """The answer to Ask: what is there, and of the copy its root's PID, if it is known.
+
+    `path` is where its images and its journal are.
+    """
+
+    copy: Copy
+    pid: Pid | None = None
+    path: Text = ""
 
 
 class Failed(MessageBase, frozen=True, kw_only=True, tag="failed"):
@@ -263,14 +312,16 @@ Request = (
     | StopRound
     | Image
     | Restore
-    | Release
+    | Commit
     | Discard
+    | Ask
+    | Recover
     | Bye
     | Alive
 )
 """What the source may send."""
 
-Answer = Welcome | Time | Surveyed | Done | Restored | Failed | Alive
+Answer = Welcome | Time | Surveyed | Done | Ready | Running | Standing | Failed | Alive
 """What the agent may send."""
 
 Message = Request | Answer

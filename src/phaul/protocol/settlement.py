@@ -131,8 +131,8 @@ def _ours(source: Source, copy: Copy) -> Settlement:
             (),
             f"the source was {_word(source)} and never sent Commit, and yet the copy was let go",
         )
-    if source.state is None and copy in _RAN:
-        return Settlement(Verdict.UNKNOWN, (), "the source has no journal of it")
+    if source.state is None and copy in (*_RAN, Copy.HELD, Copy.IMAGES):
+        return Settlement(Verdict.UNKNOWN, (), "the copy was Ready, and the source has no journal")
     steps: tuple[Step, ...] = ()
     if source.tree is Tree.GONE or not source.same_boot:
         verdict = Verdict.ENDED

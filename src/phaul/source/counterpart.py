@@ -3,12 +3,12 @@
 Runs on the source, from the first round to the commit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from phaul.config import Timeouts
-from phaul.errors import CriuError
+from phaul.errors import CriuError, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import State
 from phaul.source.cutover import Cutover, Release
@@ -17,15 +17,31 @@ from phaul.transport.caller import Caller
 __all__ = ["Counterpart"]
 
 
+Settle = Callable[[], Awaitable[int | None]]
+"""Settles the migration over another connection; returns the copy's PID, raises if it cannot."""
+
+
 class Counterpart:
     """Asks the agent for what a migration needs; `restored_pid` is the tree's root over there.
+
+    `settle` is what is tried when Commit finds no answer, and `settled` says that
+    it was done so.  `durable` says that what was restored from is on the disk over there.
 
     A log that comes with an error of CRIU's is written below `log_dir`, and the error then names
     that file: over there, nothing is left.
     """
 
-    def __init__(self, caller: Caller, timeouts: Timeouts, log_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        timeouts: Timeouts,
+        log_dir: Path | None = None,
+        settle: Settle | None = None,
+    ) -> None:
         self._caller = caller
+        self._settle = settle
+        self.settled = self.asked_to_restore = False
+        self.durable = True
         self._timeouts = timeouts
         self._log_dir = log_dir
         self.restored_pid: int | None = None
@@ -53,12 +69,25 @@ class Counterpart:
         for image in held.images():
             await self._caller.send_image(image)
         with self._logs():
-            self.restored_pid = await self._caller.restore(self._timeouts.restore)
+            self.asked_to_restore = True
+            ready = await self._caller.restore(self._timeouts.restore)
+        self.restored_pid, self.durable = ready.pid, ready.durable
         return self._release
 
     async def _release(self) -> None:
-        with self._logs():
-            await self._caller.call(m.Release(), self._timeouts.finish)
+        try:
+            with self._logs():
+                await self._caller.call(m.Commit(), self._timeouts.finish)
+        except PhaulError as error:
+            if self._settle is None:
+                raise
+            # The link may be lost, and come back; or the copy ended, and is restored once more.
+            try:
+                self.restored_pid = await self._settle() or self.restored_pid
+            except PhaulError as also:
+                error.add_note(f"then: {also}")
+                raise error from also
+            self.settled = True
 
     @contextmanager
     def _logs(self) -> Iterator[None]:
@@ -74,6 +103,8 @@ class Counterpart:
 
     async def take_leave(self, timeout: float) -> None:
         """Have the agent clean up, whatever was under way; raises PeerError if it does not."""
+        if self.settled:
+            return
         conversation = self._caller.conversation
         if conversation.state not in {State.NEW, State.RUNNING, State.DOUBTFUL, State.ENDED}:
             await self._caller.call(m.Discard(), timeout)

@@ -1,14 +1,15 @@
 """The cutover on the source: the final dump, held frozen until the caller has restored it.
 
-Runs on the source, after the pre-copy.
+Runs on the source, after the pre-copy.  Whose the process is at each step is `Ownership`'s.
 
-    dump_copy_restore called --> dump(): freeze, final dump, page server awaited
+    dump_copy_restore called --> dump(): freeze, final dump, page server awaited, second lock
                                      |  held in `post-dump`
                                  the caller copies the images and restores
                                      |
                          returns ----+---- raises
                             |                 |
-                    CRIU kills the tree   CRIU thaws it: it runs on here
+                     decided: CRIU kills      the second lock is given back, CRIU thaws it:
+                     the tree, none is left   it runs on here
                             |
                     the caller's release
 """
@@ -26,10 +27,12 @@ from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.swrk import Swrk
-from phaul.errors import CriuError, ImageError, OutcomeUnknown, PhaulError, UsageError
+from phaul.errors import CutoverFailed, ImageError, OutcomeUnknown, PhaulError, UsageError
 from phaul.report import CutoverStarted, Downtime, Event, Held, Round, SourceGone
 from phaul.source.context import Context
+from phaul.source.ownership import Ownership
 from phaul.source.precopy import end_failed_iteration, round_of
+from phaul.transport.beside import beside
 
 __all__ = ["Cutover", "HeldDump", "Release"]
 
@@ -58,8 +61,9 @@ class HeldDump:
 class Cutover:
     """What `dump_copy_restore` is given: it may be dumped once."""
 
-    def __init__(self, context: Context, *, tracked: bool) -> None:
+    def __init__(self, context: Context, ownership: Ownership, *, tracked: bool) -> None:
         self._context = context
+        self._ownership = ownership
         self._tracked = tracked
         self._worker: Swrk | None = None
         self._operation: Operation | None = None
@@ -108,17 +112,36 @@ class Cutover:
             )
             self._operation = operation
             with context.canceller.window():
+                self._ownership.freeze()
                 await operation.begin()
                 await operation.until(Stage.POST_DUMP)
-                # The page server's end decides whether there is anything to restore from.
-                self._iterating = False
-                with anyio.CancelScope(shield=True):  # a cancel must not leave it out
-                    await context.remote.stop_iteration()
+                with anyio.CancelScope(shield=True):  # a cancel must not leave it half done
+                    await self._hold()
         self._held = time.monotonic()
         context.emit(Held(seconds=self._held - self._begun))
         context.canceller.close()
         self._complete = True
         return HeldDump(images.path)
+
+    async def _hold(self) -> None:
+        """Lock the tree, beside the page server's end, without which there is nothing to restore.
+
+        Both are seen to their end; what the page server says counts first.
+        """
+        failed: list[Exception] = []
+
+        async def lock() -> None:
+            try:
+                await self._ownership.lock()
+            except Exception as error:
+                failed.append(error)
+
+        self._iterating = False
+        async with beside(wait=True) as tasks:
+            tasks.start_soon(lock)
+            await self._context.remote.stop_iteration()
+        if failed:
+            raise failed[0]
 
     def require_held(self) -> Operation:
         """The complete dump in which the tree is held; raises UsageError if there is none.
@@ -135,6 +158,8 @@ class Cutover:
             operation = self._operation
             self._context.channel.break_off()
             # The process first, it stands still; then the other side, which may be slow.
+            for failure in await self._ownership.back():
+                error.add_note(f"while the process was given back: {failure}")
             if operation is not None and operation.held is not None:
                 try:
                     await operation.refuse()
@@ -146,30 +171,45 @@ class Cutover:
                 self._iterating = False
                 await end_failed_iteration(self._context, error)
 
+    def decide(self) -> None:
+        """The last step that can fail and be undone; raises StateError, UsageError."""
+        self.require_held()
+        self._ownership.decide()
+
     async def commit(self, release: Release | None) -> tuple[Round, Downtime]:
         """Let CRIU kill the tree here, then let it run there.
 
-        Raises OutcomeUnknown if CRIU does not say that it did, or the release fails.
+        Raises CutoverFailed if CRIU let it go instead, so that it runs on here; OutcomeUnknown if
+        the release fails.
         """
         operation = self.require_held()
         operation.timeout = self._context.config.timeouts.finish
         restored = time.monotonic()
         with anyio.CancelScope(shield=True):
+            failed: BaseException | None = None
             try:
                 await operation.release()
                 await operation.finish()
             except BaseException as error:
+                failed = error
                 # Its end lets go of what it still holds of the tree; only then is that looked at.
                 await operation.worker.close()
-                if isinstance(error, CriuError):
-                    raise self._not_killed(error) from error
-                raise
-            self._context.workers.retire(operation.worker)
+            if not await self._ownership.gone():
+                raise await self._let_go(failed)
+            if failed is None:
+                self._context.workers.retire(operation.worker)
+            else:
+                _logger.warning(
+                    "criu failed while it killed the process, which is gone: %s", failed
+                )
             killed = time.monotonic()
             self._tell(SourceGone())
             if release is not None:
                 await self._release(release)
+            self._ownership.there()
         released = time.monotonic()
+        for failure in await self._ownership.tidy():
+            _logger.warning("%s", failure)
         return self._account(operation, restored, killed, released if release else killed)
 
     def _account(
@@ -206,21 +246,16 @@ class Cutover:
         except Exception:
             _logger.exception("the event handler failed at %s", event)
 
-    def _not_killed(self, error: CriuError) -> PhaulError:
-        subject = self._context.subject
-        if subject.alive():
-            return OutcomeUnknown(
-                f"criu did not give the process up: {error}",
-                host=self._context.host,
-                remedy="the restored copy was not released: end it there before this one goes on",
-                fate=subject.fate(),
-            )
-        return OutcomeUnknown(
-            f"the process is gone from here, but criu failed: {error}",
+    async def _let_go(self, error: BaseException | None) -> PhaulError:
+        """CRIU let all of the tree go instead of killing it: it runs on here."""
+        failed = CutoverFailed(
+            f"criu did not give the process up: {error or 'it does not say why'}",
             host=self._context.host,
-            remedy="see whether the restored copy runs on the destination, and release it there",
-            fate=subject.fate(),
+            fate=self._context.subject.fate(),
         )
+        for failure in await self._ownership.back(whole=True):
+            failed.add_note(f"while the process was given back: {failure}")
+        return failed
 
     async def _release(self, release: Release) -> None:
         try:

@@ -10,11 +10,13 @@ stands what comes before and after it, and what the two hosts say to each other.
                                                     Discard, Bye: nothing is left over there
 """
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +27,23 @@ from anyio.abc import TaskGroup
 from phaul.config import Config, Timeouts
 from phaul.criu.engine import Engine
 from phaul.criu.facts import host_name
-from phaul.errors import Cancelled, NotConverged, OutcomeUnknown, PeerError, PhaulError
+from phaul.errors import (
+    Cancelled,
+    NotConverged,
+    OutcomeUnknown,
+    PeerError,
+    PhaulError,
+    StateError,
+    SubjectError,
+)
+from phaul.incarnation import Incarnation
 from phaul.pages.channel import MemoryChannel
 from phaul.pages.frames import Compression
 from phaul.plan import Compress, OnTimeout, Plan, Tcp, Wishes
 from phaul.protocol import messages as m
+from phaul.protocol.ownership import SourceState
 from phaul.protocol.preflight import Finding
+from phaul.protocol.settlement import Verdict
 from phaul.report import (
     Checked,
     Connected,
@@ -47,10 +60,14 @@ from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
+from phaul.source.ownership import Ledger
 from phaul.source.preflight import Preflight
+from phaul.source.resolution import Resolution
 from phaul.source.session import SourceSession
 from phaul.source.telling import Telling
 from phaul.source.unlocking import unlock
+from phaul.storage.entry import bounded
+from phaul.storage.journal import Journal, SourceRecord
 from phaul.subjects.process import Subject, examine
 from phaul.transport.base import SourceEnd
 from phaul.transport.beside import beside
@@ -64,6 +81,7 @@ _GLANCE_S: Final = 0.2
 """How long the dirty rate is measured at least, in a dry run and before a migration; natively the
 rest of the preflight takes about as long as the shorter one."""
 _LEAVE_S: Final = 20.0
+_AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,9 @@ class Order:
     """What is to be moved where, and how.
 
     `target` is what the user calls it, `connect` makes the connection.  `directory` is this
-    migration's own on the source; its images and logs lie there.  `dry_run` stops at the plan.
+    migration's own on the source; its images, logs and journal lie there.  `dry_run` stops at the
+    plan.  A copy that is ready is held over there for `lease_s` without a word from here; a lost
+    connection is tried to be made again for `patience_s`.
     """
 
     id: str
@@ -82,6 +102,8 @@ class Order:
     directory: Path
     criu: tuple[str, ...] = ("criu",)
     dry_run: bool = False
+    lease_s: int = 600
+    patience_s: float = 20.0
 
 
 class Migration:
@@ -158,9 +180,7 @@ class Migration:
                     fate=error.fate,
                 ) from error
             if isinstance(error, OutcomeUnknown):
-                resolve = (
-                    f"`phaul resolve {self._order.id}` says what to type to look at both hosts"
-                )
+                resolve = f"`phaul resolve {self._order.id}` looks at both hosts, --yes settles it"
                 error.remedy = f"{error.remedy}\n{resolve}" if error.remedy else resolve
             error.fate = error.fate or subject.fate()
             raise
@@ -171,7 +191,12 @@ class Migration:
     ) -> Report | None:
         caller = Caller(end.control, self._order.target)
         timeouts = Timeouts()
-        counterpart = Counterpart(caller, timeouts, self._order.directory)
+        ledger = Ledger(
+            Journal(self._order.directory, SourceRecord), self._order.id, secrets.token_hex(16)
+        )
+        counterpart = Counterpart(
+            caller, timeouts, self._order.directory, partial(self._settle, subject)
+        )
         try:
             async with AsyncExitStack() as stack:
                 with self._canceller.window():
@@ -198,8 +223,12 @@ class Migration:
                     return None
                 with self._canceller.window():
                     memory = await opening.socket()
+                    self._write_down(ledger, subject)
                     await caller.call(
                         m.Prepare(
+                            key=ledger.key,
+                            name=bounded(subject.name, 256),
+                            lease_s=self._order.lease_s,
                             pids=preflight.pids,
                             memory_bytes=preflight.memory_bytes,
                             options=preflight.restore_options(),
@@ -231,20 +260,21 @@ class Migration:
                     facts=facts,
                     host=self._host,
                     open_channel=self._open_channel,
+                    ledger=ledger,
                 )
                 tasks.start_soon(self._deadline, begun)
                 tasks.start_soon(self._telling.progress, end)
                 self._telling.expected = preflight.memory_bytes
                 report = await session.migrate()
         except BaseException as error:
-            await self._leave_after(error, counterpart, subject)
+            await self._leave_after(error, counterpart, subject, ledger)
             raise
         self._telling.at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
         images = self._order.directory / "images"
         warnings: tuple[str, ...] = ()
         if self._order.wishes.tcp is Tcp.KEEP:
             warnings = await unlock(images, preflight.connected_addresses)
-        warnings += await self._leave(counterpart, peer)
+        warnings += await self._leave(counterpart, peer, ledger)
         shutil.rmtree(images, ignore_errors=True)  # without the memory they are of no use
         return msgspec.structs.replace(
             report,
@@ -261,30 +291,82 @@ class Migration:
             warnings=warnings,
         )
 
-    async def _leave(self, counterpart: Counterpart, peer: str) -> tuple[str, ...]:
+    def _write_down(self, ledger: Ledger, subject: Subject) -> None:
+        """From here on there may be something over there, so the key is needed to settle it."""
+        root = Incarnation.of(subject.pid)
+        if root is None:
+            raise SubjectError(f"process {subject.pid} has just ended", host=self._host)
+        record = SourceRecord(id=ledger.id, key=ledger.key, state=SourceState.RUNNING, root=root)
+        ledger.journal.write(record, sync=False)
+
+    async def _settle(self, subject: Subject) -> int | None:
+        """Settle it over a new connection, for as long as the link may need to come back.
+
+        Returns the copy's PID there; raises what the last attempt did, or OutcomeUnknown.
+        """
+        root = Incarnation.of(subject.pid)
+        resolution = Resolution(
+            id=self._order.id,
+            directory=self._order.directory,
+            root=root or Incarnation(pid=subject.pid, start=subject.start, boot=""),
+            connect=self._order.connect,
+            peer=self.peer,
+        )
+        until = time.monotonic() + self._order.patience_s
+        while True:
+            failed: PhaulError
+            try:
+                found = await resolution.settle()
+                if found.unreached is None and found.verdict is not Verdict.UNKNOWN:
+                    return resolution.destination_pid
+                failed = found.unreached or OutcomeUnknown(found.settlement.why)
+            except PhaulError as error:
+                failed = error
+            if time.monotonic() > until:
+                raise failed
+            await anyio.sleep(_AGAIN_S)
+
+    async def _leave(self, counterpart: Counterpart, peer: str, ledger: Ledger) -> tuple[str, ...]:
         """Say goodbye after the commit; what fails is only a warning."""
         with anyio.CancelScope(shield=True):
             try:
                 await counterpart.take_leave(_LEAVE_S)
+                _mark_settled(ledger)
             except PhaulError as error:
                 return (f"{peer} did not say that it has cleaned up: {error.what}",)
         return ()
 
     async def _leave_after(
-        self, error: BaseException, counterpart: Counterpart, subject: Subject
+        self, error: BaseException, counterpart: Counterpart, subject: Subject, ledger: Ledger
     ) -> None:
         """Have the other side clean up after a failure, and say so in the error's fate."""
         peer = self.peer
         left = f"nothing left on {peer}"
+        unknown = isinstance(error, OutcomeUnknown)
         with anyio.CancelScope(shield=True):
             try:
                 await counterpart.take_leave(_LEAVE_S)
+                if not unknown:
+                    _mark_settled(ledger)
             except PeerError:
                 left = f"{peer} cleans up by itself when it notices"
+                if counterpart.asked_to_restore and not unknown:
+                    left = await self._clear(subject)
             except PhaulError as also:
                 left = f"{peer} could not clean up: {also.what}"
-        if isinstance(error, PhaulError) and not isinstance(error, OutcomeUnknown):
+        if isinstance(error, PhaulError) and not unknown:
             error.fate = f"{subject.fate()}; {left}" if counterpart.met else subject.fate()
+
+    async def _clear(self, subject: Subject) -> str:
+        """Have a copy that may be held over there discarded; returns what is left, in words."""
+        try:
+            await self._settle(subject)
+        except PhaulError as error:
+            return (
+                f"{self.peer} may hold a copy, which never runs: `phaul resolve {self._order.id} "
+                f"--yes` has it removed ({error.what})"
+            )
+        return f"nothing left on {self.peer}"
 
     async def _deadline(self, begun: float) -> None:
         if self._order.wishes.on_timeout is OnTimeout.CANCEL:
@@ -304,3 +386,10 @@ class Migration:
 
 def _connected(there: m.HostFacts) -> Connected:
     return Connected(host=there.host, phaul=there.phaul, criu=str(there.criu), kernel=there.kernel)
+
+
+def _mark_settled(ledger: Ledger) -> None:
+    with suppress(StateError):  # it will only be looked at once more
+        record = ledger.journal.read()
+        if record is not None:
+            ledger.journal.write(msgspec.structs.replace(record, settled=True), sync=False)

@@ -40,6 +40,7 @@ from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.preflight import CpuNeed, FileNeed, Finding, ImagesNeed, Level, Need, Where
 from phaul.report.findings import in_order
 from phaul.subjects.dirty import DirtyMeter
+from phaul.subjects.lock import second_lock
 from phaul.subjects.needs import needs
 from phaul.subjects.survey import survey
 from phaul.transport.caller import Caller
@@ -126,6 +127,7 @@ class Preflight:
         self._found += privileges(Where.SOURCE)
         if self._pid is not None:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
+            self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
             if facts.mem_track:
                 self._meter = DirtyMeter(self._pid)
                 await anyio.to_thread.run_sync(self._meter.start)

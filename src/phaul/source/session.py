@@ -25,6 +25,7 @@ from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
 from phaul.source.context import Canceller, Context, Judge, PageJudge, Remote
 from phaul.source.cutover import Cutover, Release
+from phaul.source.ownership import Ledger, Ownership
 from phaul.source.precopy import run_rounds
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject, examine
@@ -50,7 +51,8 @@ class SourceSession:
 
     `judge` ends the pre-copy, by default the configuration's stop rule does.  `facts` are the
     engine's, and `host` this host's name in messages, where the caller knows them already.
-    `open_channel` makes the memory channel of a descriptor and this host's name.
+    `open_channel` makes the memory channel of a descriptor and this host's name.  `ledger` is where
+    the steps of the cutover are written down, so that they can be settled after a crash.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SourceSession:
         facts: Facts | None = None,
         host: str = HOST,
         open_channel: OpenChannel = MemoryChannel,
+        ledger: Ledger | None = None,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -76,6 +79,7 @@ class SourceSession:
         self._open_channel = open_channel
         self._engine = Engine(config.criu_command, host)
         self._host = host
+        self._ledger = ledger
         self._facts = facts
         self._judge = judge or PageJudge(config.stop_rule)
         self.canceller = canceller or Canceller()
@@ -177,12 +181,13 @@ class SourceSession:
         )
 
     async def _cut_over(self, context: Context, *, tracked: bool) -> tuple[Round, Downtime]:
-        cutover = Cutover(context, tracked=tracked)
+        ownership = Ownership(context.subject, self._ledger, second_lock=self._config.second_lock)
+        cutover = Cutover(context, ownership, tracked=tracked)
         try:
             with context.canceller.window():
                 await cutover.start()
             release = await self._local.dump_copy_restore(cutover)
-            cutover.require_held()
+            cutover.decide()
         except Exception as error:
             await cutover.roll_back(error)
             if isinstance(error, Cancelled):

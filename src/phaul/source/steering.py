@@ -12,8 +12,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Never, Protocol
 
@@ -33,7 +33,7 @@ from phaul.errors import (
 from phaul.protocol.frames import Decoder, Frame, Kind, pack
 from phaul.protocol.types import Bytes, Message, RoundNumber, Text
 from phaul.storage.entry import State, bounded
-from phaul.transport.peer import peer_uid
+from phaul.transport.peer import nearby, peer_uid
 
 __all__ = [
     "Answer",
@@ -139,7 +139,7 @@ async def serve(
     A task of the migration's task group: nothing that anybody says there makes it fail.  A socket
     that is left of a dead phaul is replaced.  Raises OSError if it cannot listen.
     """
-    with _nearby(path) as near:
+    with nearby(path) as near:
         listener = await anyio.create_unix_listener(near, mode=0o600)
     limiter = anyio.Semaphore(_MOST_AT_ONCE)
 
@@ -238,7 +238,7 @@ def ask(path: Path, request: Request, timeout: float = _PATIENCE_S) -> Answer:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.settimeout(timeout)
-            with _nearby(path) as near:
+            with nearby(path) as near:
                 sock.connect(near)
             sock.sendall(pack(Frame(Kind.CONTROL, payload)))
         except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as error:
@@ -270,13 +270,3 @@ def _read_answer(sock: socket.socket, deadline: float) -> Answer:
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"that is no answer: {str(error)[:200]}") from None
             return answer
-
-
-@contextmanager
-def _nearby(path: Path) -> Iterator[str]:
-    """A short name for `path` while the block runs: the kernel takes 107 bytes, and no more."""
-    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{path.name}"
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ memory is bytes; `*_unix` are seconds since the epoch.
 """
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -12,11 +13,25 @@ from msgspec import Meta
 
 from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId, Pid, Text
+from phaul.storage.state_dir import read_whole, write_whole
 
-__all__ = ["VERSION", "Entry", "HasFigures", "RoundFigures", "State", "bounded"]
+__all__ = [
+    "ENTRY",
+    "VERSION",
+    "Entry",
+    "HasFigures",
+    "RoundFigures",
+    "State",
+    "bounded",
+    "load",
+    "save",
+]
 
 VERSION: Final = 1
 """The version of the file's form; a newer one is not read."""
+
+ENTRY: Final = "entry.json"
+_LIMIT: Final = 1 << 20
 
 MOST_ROUNDS: Final = 1000
 """So many of the newest rounds are kept."""
@@ -140,3 +155,24 @@ def bounded(text: str, most: int = _MOST_TEXT) -> str:
     File names in errors may have lone surrogates, which have no UTF-8.
     """
     return text[:most].encode(errors="replace").decode()
+
+
+class _Head(msgspec.Struct):
+    version: int
+
+
+def save(directory: Path, entry: Entry, *, sync: bool) -> None:
+    """Write the entry into a migration's directory; raises OSError."""
+    write_whole(directory / ENTRY, msgspec.json.encode(entry), sync=sync)
+
+
+def load(directory: Path) -> Entry:
+    """The entry in a directory; raises OSError, and ValueError if it is damaged or foreign."""
+    data = read_whole(directory / ENTRY, _LIMIT)
+    version = msgspec.json.decode(data, type=_Head).version
+    if version != VERSION:
+        raise ValueError(f"it was written by another phaul, in version {version} of its form")
+    entry = msgspec.json.decode(data, type=Entry)
+    if entry.id != directory.name:
+        raise ValueError(f"it is of another migration, {entry.id}")
+    return msgspec.structs.replace(entry, died_in=None)

@@ -3,6 +3,7 @@
 Used on the source: `migrate` writes its own, the other verbs read.
 
     migrations/ID/entry.json    how it stands; replaced as a whole at each round
+    migrations/ID/journal.json  the cutover, see `phaul.storage.journal`
     migrations/ID/report.json   its report, once it is done
     migrations/ID/socket        while it runs: how it is steered from another terminal
 
@@ -21,17 +22,26 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from phaul.errors import Cancelled, OutcomeUnknown, PhaulError, StateError, UsageError
+from phaul.errors import (
+    Cancelled,
+    OutcomeUnknown,
+    PhaulError,
+    StateError,
+    UsageError,
+)
 from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId
+from phaul.storage.aftermath import after_death, is_open
 from phaul.storage.entry import (
+    ENTRY,
     MOST_ROUNDS,
-    VERSION,
     Entry,
     HasFigures,
     RoundFigures,
     State,
     bounded,
+    load,
+    save,
 )
 from phaul.storage.state_dir import StateDir, read_whole, write_whole
 
@@ -41,10 +51,8 @@ LAST: Final = "last"
 """Names the newest migration."""
 
 _MIGRATIONS: Final = "migrations"
-_ENTRY: Final = "entry.json"
 _REPORT: Final = "report.json"
 _SOCKET: Final = "socket"
-_ENTRY_LIMIT: Final = 1 << 20
 _REPORT_LIMIT: Final = 16 << 20
 _ABANDONED_S: Final = 86_400.0
 
@@ -54,10 +62,6 @@ _DIGITS: Final = "23456789"
 _TRIES: Final = 32
 
 _logger = logging.getLogger("phaul")
-
-
-class _Head(msgspec.Struct):
-    version: int
 
 
 class Damaged(NamedTuple):
@@ -168,7 +172,7 @@ class Handle:
         given["updated_unix"] = max(time.time(), before.updated_unix)
         self.entry = msgspec.structs.replace(before, **given)
         try:
-            _save(self.directory, self.entry, sync=self.entry.state is not before.state)
+            save(self.directory, self.entry, sync=self.entry.state is not before.state)
         except OSError as error:
             _logger.warning("the state of %s cannot be written down: %s", self.id, error)
 
@@ -205,7 +209,7 @@ class Registry:
             max_downtime_s=max_downtime_s,
         )
         try:
-            _save(directory, entry, sync=True)
+            save(directory, entry, sync=True)
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise StateError(
@@ -273,19 +277,50 @@ class Registry:
         """Where the phaul of a running migration listens."""
         return self._path / entry.id / _SOCKET
 
+    def directory(self, entry: Entry) -> Path:
+        """A migration's own directory, where its journal is."""
+        return self._path / entry.id
+
+    def settled(
+        self,
+        entry: Entry,
+        state: State,
+        *,
+        fate: str,
+        exit_code: int,
+        destination_pid: int | None = None,
+    ) -> None:
+        """Write down how a migration was settled whose phaul had died, or did not know.
+
+        Raises StateError.
+        """
+        entry = msgspec.structs.replace(
+            load(self.directory(entry)),
+            state=state,
+            fate=bounded(fate),
+            exit_code=exit_code,
+            destination_pid=destination_pid or entry.destination_pid,
+            updated_unix=max(time.time(), entry.updated_unix),
+        )
+        try:
+            save(self.directory(entry), entry, sync=True)
+        except OSError as error:
+            raise StateError(f"{entry.id} cannot be written down: {error.strerror}") from error
+
     def prune(self, keep: int) -> tuple[str, ...]:
         """Forget all but the newest `keep` of those that are over and settled; returns their ids.
 
         What still runs, and what somebody has to settle, is never forgotten.
         """
-        old = [entry.id for entry in self.entries() if entry.disposable][keep:]
+        over = [entry for entry in self.entries() if entry.disposable]
+        old = [entry.id for entry in over[keep:] if not is_open(self._path / entry.id)]
         for name in old:
             shutil.rmtree(self._path / name, ignore_errors=True)
         for directory in self._directories():
             # One that was begun, or half removed, by a phaul that died at it.
             with suppress(OSError):
                 age = time.time() - directory.stat().st_mtime
-                if age > _ABANDONED_S and not (directory / _ENTRY).exists():
+                if age > _ABANDONED_S and not (directory / ENTRY).exists():
                     shutil.rmtree(directory, ignore_errors=True)
         return tuple(old)
 
@@ -341,34 +376,19 @@ def _state_of(error: PhaulError) -> State:
             return State.FAILED
 
 
-def _save(directory: Path, entry: Entry, *, sync: bool) -> None:
-    write_whole(directory / _ENTRY, msgspec.json.encode(entry), sync=sync)
-
-
-def _load(directory: Path) -> Entry:
-    """The entry in a directory; raises OSError, and ValueError if it is damaged or foreign."""
-    data = read_whole(directory / _ENTRY, _ENTRY_LIMIT)
-    version = msgspec.json.decode(data, type=_Head).version
-    if version != VERSION:
-        raise ValueError(f"it was written by another phaul, in version {version} of its form")
-    entry = msgspec.json.decode(data, type=Entry)
-    if entry.id != directory.name:
-        raise ValueError(f"it is of another migration, {entry.id}")
-    return msgspec.structs.replace(entry, died_in=None)
-
-
 def _as_it_is(directory: Path) -> Entry:
     """The entry in a directory as it is to be shown: with a dead phaul nothing runs."""
-    entry = _load(directory)
+    entry = load(directory)
     if entry.over or entry.phaul.alive():
         return entry
-    entry = _load(directory)  # it may have ended well between the first look and the second
+    entry = load(directory)  # it may have ended well between the first look and the second
     if entry.over:
         return entry
+    state, code = after_death(directory)
     return msgspec.structs.replace(
         entry,
-        state=State.UNKNOWN,
+        state=state,
         died_in=entry.state,
-        exit_code=OutcomeUnknown.exit_code,
+        exit_code=code,
         error=f"its phaul, PID {entry.phaul.pid}, died in the state {entry.state.value!r}",
     )

@@ -13,8 +13,8 @@ __all__ = ["beside"]
 
 
 @asynccontextmanager
-async def beside() -> AsyncGenerator[TaskGroup, None]:
-    """A task group whose tasks are cancelled at the end of the block.
+async def beside(*, wait: bool = False) -> AsyncGenerator[TaskGroup, None]:
+    """A task group whose tasks are cancelled at the end of the block; with `wait`, waited for.
 
     What the block raises comes out as itself, not in a group as a task group has it.
     """
@@ -24,6 +24,7 @@ async def beside() -> AsyncGenerator[TaskGroup, None]:
             yield tasks
         except BaseException as raised:
             error = raised
-        tasks.cancel_scope.cancel()
+        if not wait:
+            tasks.cancel_scope.cancel()
     if error is not None:
         raise error

@@ -12,7 +12,7 @@ from phaul.protocol.agent import Conversation
 from phaul.protocol.failure import to_error
 from phaul.protocol.frames import MAX_CHUNK
 from phaul.protocol.handshake import confirm
-from phaul.protocol.messages import Answer, Failed, Hello, Image, Request, Restored, Welcome
+from phaul.protocol.messages import Answer, Failed, Hello, Image, Ready, Request, Welcome
 from phaul.transport.control import Control
 
 __all__ = ["Caller"]
@@ -39,12 +39,12 @@ class Caller:
         confirm(welcome.version, hello.versions)
         return welcome
 
-    async def restore(self, timeout: float) -> int:
-        """Restore from what was sent; returns the PID of the root, which stands still."""
-        restored = await self.call(self.conversation.restore_request(), timeout)
-        if not isinstance(restored, Restored):
+    async def restore(self, timeout: float) -> Ready:
+        """Restore from what was sent; the root then stands still."""
+        ready = await self.call(self.conversation.restore_request(), timeout)
+        if not isinstance(ready, Ready):
             raise ProtocolError("the other side does not say what it restored", host=self._peer)
-        return restored.pid
+        return ready
 
     async def call(self, request: Request, timeout: float) -> Answer:
         """Ask and return the answer.

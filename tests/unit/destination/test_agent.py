@@ -93,7 +93,7 @@ async def test_a_whole_migration_leaves_nothing(fake: Fake, tmp_path: Path) -> N
         await both.round(0)
         await both.round(1)
         assert await both.restore(tmp_path) > 0
-        await both.caller.call(m.Release(), LIMIT)
+        await both.caller.call(m.Commit(), LIMIT)
         await both.bye()
     assert both.status == 0
     assert both.left() == []
@@ -128,7 +128,7 @@ async def test_images_are_kept_if_that_was_asked_for(fake: Fake, tmp_path: Path)
         await both.prepare(keep_images=True)
         await both.round()
         await both.restore(tmp_path)
-        await both.caller.call(m.Release(), LIMIT)
+        await both.caller.call(m.Commit(), LIMIT)
         await both.bye()
     assert {path.name for path in both.left()} >= {"KEEP", "inventory.img"}
 

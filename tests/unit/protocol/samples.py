@@ -64,7 +64,7 @@ REQUESTS: tuple[m.Request, ...] = (
     m.StopRound(number=999_999),
     m.Image(name="core-4242.img", size=1234),
     m.Restore(images=12),
-    m.Release(),
+    m.Commit(),
     m.Discard(),
     m.Bye(),
     m.Alive(),
@@ -74,7 +74,7 @@ ANSWERS: tuple[m.Answer, ...] = (
     m.Time(unix_ns=1_800_000_000_000_000_000),
     m.Surveyed(findings=(FINDING,)),
     m.Done(),
-    m.Restored(pid=4242),
+    m.Ready(pid=4242),
     m.Failed(kind="CriuError", what="it failed", errno=-5, notes=("one", "two")),
     m.Alive(),
 )
@@ -101,7 +101,7 @@ valid: st.SearchStrategy[Any] = st.one_of(
         size=st.integers(0, 1 << 40),
     ),
     st.builds(m.Restore, images=st.integers(1, 1_000_000)),
-    st.builds(m.Restored, pid=st.integers(1, 1 << 22)),
+    st.builds(m.Ready, pid=st.integers(1, 1 << 22)),
     st.builds(
         m.Failed,
         kind=st.sampled_from(["CriuError", "Cancelled", "FromTheFuture"]),

@@ -32,8 +32,8 @@ READY = (*GREETED, PREPARE, DONE)
 ROUND = (*READY, m.StartRound(number=0), DONE)
 WRITTEN = (*ROUND, m.StopRound(number=0), DONE)
 LOADING = (*WRITTEN, m.Image(name="a.img", size=10), 4, 6, m.Image(name="b.img", size=0))
-HELD = (*LOADING, m.Restore(images=2), m.Restored(pid=7))
-RUNNING = (*HELD, m.Release(), DONE)
+HELD = (*LOADING, m.Restore(images=2), m.Ready(pid=7))
+RUNNING = (*HELD, m.Commit(), DONE)
 
 
 def test_a_whole_migration() -> None:
@@ -52,11 +52,11 @@ def test_a_whole_migration() -> None:
         (LOADING, State.LOADING, Duty.CLEAN_UP),
         ((*LOADING, m.Restore(images=2)), State.LOADING, Duty.CLEAN_UP),
         (HELD, State.HELD, Duty.HOLD),
-        ((*HELD, m.Release()), State.HELD, Duty.RUN),
+        ((*HELD, m.Commit()), State.HELD, Duty.RUN),
         ((*HELD, m.Discard()), State.HELD, Duty.CLEAN_UP),
         ((*HELD, m.Discard(), DONE), State.SPENT, Duty.CLEAN_UP),
         (RUNNING, State.RUNNING, Duty.RUN),
-        ((*HELD, m.Release(), FAILED), State.DOUBTFUL, Duty.HOLD),
+        ((*HELD, m.Commit(), FAILED), State.DOUBTFUL, Duty.HOLD),
         ((*HELD, m.Discard(), FAILED), State.DOUBTFUL, Duty.HOLD),
         ((*GREETED, m.Discard(), FAILED), State.SPENT, Duty.CLEAN_UP),
         ((HELLO, FAILED), State.ENDED, Duty.CLEAN_UP),
@@ -68,7 +68,7 @@ def test_a_whole_migration() -> None:
         ((*RUNNING, m.Bye()), State.RUNNING, Duty.RUN),
         ((*RUNNING, m.Bye(), DONE), State.ENDED, Duty.RUN),
         ((*RUNNING, m.Bye(), FAILED), State.ENDED, Duty.RUN),
-        ((*HELD, m.Release(), FAILED, m.Bye(), DONE), State.ENDED, Duty.HOLD),
+        ((*HELD, m.Commit(), FAILED, m.Bye(), DONE), State.ENDED, Duty.HOLD),
         ((*READY, m.Bye(), DONE), State.ENDED, Duty.CLEAN_UP),
     ],
 )
@@ -101,8 +101,8 @@ def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State, duty
         (HELD, m.Bye(), "held"),
         (HELD, m.Restore(images=2), "out of turn"),
         (RUNNING, m.Discard(), "out of turn"),
-        (RUNNING, m.Release(), "out of turn"),
-        ((*HELD, m.Release(), FAILED), m.Discard(), "doubtful"),
+        (RUNNING, m.Commit(), "out of turn"),
+        ((*HELD, m.Commit(), FAILED), m.Discard(), "doubtful"),
     ],
 )
 def test_steps_out_of_turn(
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         if isinstance(answer, m.Alive):
             return
         assert asked is not None
-        if isinstance(asked, m.Restore) and isinstance(answer, m.Restored):
+        if isinstance(asked, m.Restore) and isinstance(answer, m.Ready):
             self.copies = True
         if isinstance(asked, m.Discard) and isinstance(answer, m.Done):
             self.copies = False
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.conversation.asked is not None)
     @rule()
     def answer_well(self) -> None:
-        well: dict[type, m.Answer] = {m.Hello: WELCOME, m.Restore: m.Restored(pid=7)}
+        well: dict[type, m.Answer] = {m.Hello: WELCOME, m.Restore: m.Ready(pid=7)}
         self.answer(well.get(type(self.conversation.asked), DONE))
 
     @precondition(lambda self: self.conversation.legal())

@@ -43,7 +43,7 @@ class EchoAgent:
                 with await self.end.accept_memory(30) as sock:
                     await anyio.to_thread.run_sync(self._echo, sock)
             case m.Restore():
-                return m.Restored(pid=4242)
+                return m.Ready(pid=4242)
         return m.Done()
 
     def _echo(self, sock: socket.socket) -> None:

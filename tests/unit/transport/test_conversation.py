@@ -87,7 +87,7 @@ async def test_a_whole_migration(tmp_path: Path) -> None:
         for name, data in images.items():
             await both.caller.send_image(write(tmp_path / name, data))
         assert await both.caller.restore(LIMIT) == 4242
-        await both.caller.call(m.Release(), LIMIT)
+        await both.caller.call(m.Commit(), LIMIT)
         await both.caller.call(m.Bye(), LIMIT)
         await both.over.wait()
         assert both.ended is None
@@ -184,7 +184,7 @@ async def test_a_late_answer_is_taken_first() -> None:
     [
         ((), Duty.CLEAN_UP),
         ((m.Restore(images=1),), Duty.HOLD),
-        ((m.Restore(images=1), m.Release()), Duty.RUN),
+        ((m.Restore(images=1), m.Commit()), Duty.RUN),
     ],
 )
 async def test_what_the_agent_owes_when_the_source_is_gone(
@@ -203,7 +203,7 @@ async def test_what_the_agent_owes_when_the_source_is_gone(
 
 async def test_a_source_out_of_turn_is_told_and_left() -> None:
     async with talk() as both:
-        await both.source.control.send(m.Release())
+        await both.source.control.send(m.Commit())
         answer = await both.source.control.receive(LIMIT)
         assert isinstance(answer, m.Failed)
         assert "out of turn" in answer.what
@@ -215,7 +215,7 @@ async def test_a_source_out_of_turn_is_told_and_left() -> None:
 async def test_an_agent_out_of_turn() -> None:
     source, end = local_ends()
     async with source, end:
-        await end.control.send(m.Restored(pid=1))
+        await end.control.send(m.Ready(pid=1))
         with pytest.raises(ProtocolError, match="no answer to Hello") as caught:
             await Caller(source.control, "host2").hello(HELLO, LIMIT)
         assert caught.value.host == "host2"

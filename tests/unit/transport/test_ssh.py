@@ -62,7 +62,7 @@ async def test_a_conversation_and_its_memory(fake_ssh: FakeSsh, tmp_path: Path) 
             await caller.call(m.StopRound(number=0), LIMIT)
             await caller.send_image(image)
             assert await caller.restore(LIMIT) == 4242
-            await caller.call(m.Release(), LIMIT)
+            await caller.call(m.Commit(), LIMIT)
             assert await caller.call(m.Bye(), LIMIT) == m.Done()
             # The agent is gone, so this channel ends.
             assert memory.recv(100) == b""

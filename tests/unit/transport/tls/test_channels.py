@@ -53,7 +53,7 @@ async def test_a_conversation_and_its_memory(hosts: Hosts, tmp_path: Path) -> No
             assert source.memory_sent == 5
             await caller.send_image(image)
             assert await caller.restore(LIMIT) == 4242
-            await caller.call(m.Release(), LIMIT)
+            await caller.call(m.Commit(), LIMIT)
             assert await caller.call(m.Bye(), LIMIT) == m.Done()
             # The agent is gone, so this channel ends.
             assert memory.recv(100) == b""

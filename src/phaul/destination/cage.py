@@ -1,0 +1,208 @@
+"""The cage: the restoring CRIU, and what it made, in cgroups of their own, to be ended precisely.
+
+Used in the cutover, on the destination.  A CRIU that is killed leaves behind what it has restored
+so far: stopped for good, and with nobody who knows it (its tasks wait for a word of CRIU's).  CRIU
+moves the tasks out of its own group if they were in another one than CRIU on the source; so they
+are caged a second time, where they are then.
+
+    prepare --> hold (the worker, before its request) --> gather (the tree, held) --> leave
+                  |                                         |
+                  +-----------------------------------------+--> kill
+"""
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from phaul.cgroups import Cgroups, LockedGroup, is_zombie
+from phaul.errors import CgroupError
+from phaul.subjects.apart import Apart
+from phaul.subjects.proc import Proc
+from phaul.subjects.tree import tree_pids
+
+__all__ = ["Cage", "kill_caged"]
+
+_HOST: Final = "destination"
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_WAIT_S: Final = 10.0
+
+_logger = logging.getLogger("phaul")
+
+
+class Cage:
+    """The cage of one migration, `name`, for one restore; all methods block.
+
+    Without cgroup v2 it does nothing, and nothing fails for its lack.  `cgroups` is another
+    hierarchy than this host's, for tests.
+    """
+
+    def __init__(self, name: str, cgroups: Cgroups | None = None) -> None:
+        self._name = name
+        self._apart = _apart(cgroups)
+        self._own: LockedGroup | None = None
+        self._others: tuple[LockedGroup, ...] = ()
+        self._worker = -1
+        self._adopts = self._over = False
+        self._lock = threading.Lock()
+
+    @property
+    def groups(self) -> tuple[LockedGroup, ...]:
+        """All that is caged, for a journal: `kill_caged` ends it when this process is gone."""
+        return (*((self._own,) if self._own else ()), *self._others)
+
+    def prepare(self, pid: int) -> None:
+        """Put a worker of CRIU in that may become the restoring one; it is idle, or will be.
+
+        It takes 10 to 20 ms (see Apart), in which nothing waits; `hold` then takes 0.1 ms.
+        """
+        with self._lock:
+            self._put_in(pid)
+
+    def hold(self, pid: int) -> None:
+        """Put the restoring worker in, before it is asked for anything."""
+        with self._lock:
+            if not self._put_in(pid):
+                return
+            self._forget_worker()
+            with suppress(ProcessLookupError):
+                self._worker = os.pidfd_open(pid)
+            # What loses its CRIU before it was gathered comes to this process: so it is found.
+            self._adopt(True)
+
+    def _put_in(self, pid: int) -> bool:
+        if self._over:
+            return False
+        try:
+            own = self._own or self._make()
+            if self._apart.cgroups.group_of(pid) != own.group:
+                self._apart.cgroups.move(pid, own.group)
+        except CgroupError as error:
+            _logger.debug("no cage: %s", error)
+            return False
+        return True
+
+    def _make(self) -> LockedGroup:
+        cgroups = self._apart.cgroups
+        home = cgroups.group_of("self")
+        assert home is not None
+        own = self._apart.child(home, self._name, ())
+        cgroups.make(own.group)
+        self._own = own
+        return own
+
+    def gather(self, root: int) -> None:
+        """Cage the restored tree below `root`, which stands still, where CRIU moved it out."""
+        if self._own is None:
+            return
+        apart = self._apart
+        try:
+            tree = tree_pids(root, Proc(apart.cgroups.proc))
+            groups = apart.plan(self._name, tree, leave_out={self._own.group})
+            apart.take(groups, existing={self._own.group})
+        except CgroupError as error:
+            _logger.warning("the restored tree is not caged: %s", error)
+        else:
+            self._others = tuple(each for each in groups if each.group != self._own.group)
+            self._adopt(False)
+
+    def leave(self) -> None:
+        """Move all that is caged back to the groups that it was in, and remove the cage."""
+        with self._lock:
+            self._over = True
+            self._adopt(False)
+            self._forget_worker()
+            try:
+                self._apart.give_back(self.groups)
+            except CgroupError as error:
+                _logger.warning("left in the cage: %s", error)
+            else:
+                self._own, self._others = None, ()
+
+    def kill(self) -> None:
+        """End all that is caged, and what CRIU had made and moved out; it is gone on return.
+
+        Raises CgroupError if something is left.
+        """
+        with self._lock:
+            self._over = True
+            try:
+                self._apart.kill(self.groups)
+                self._kill_adopted()
+            finally:
+                self._adopt(False)
+                self._forget_worker()
+            self._own, self._others = None, ()
+
+    def _adopt(self, adopt: bool) -> None:
+        """Whether orphans below this process become its children (PR_SET_CHILD_SUBREAPER)."""
+        if adopt is not self._adopts:
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+            self._adopts = adopt
+
+    def _forget_worker(self) -> None:
+        if self._worker >= 0:
+            os.close(self._worker)
+            self._worker = -1
+
+    def _kill_adopted(self) -> None:
+        """End the tasks of a CRIU that died before they were gathered: those moved out by it.
+
+        All else that this process has started is in its own group.
+        """
+        if not self._adopts or self._own is None:
+            return
+        until = time.monotonic() + _WAIT_S
+        if self._worker >= 0:
+            _ended(self._worker, _WAIT_S)  # only then are they this process's
+        while strays := self._strays(self._own):
+            if time.monotonic() > until:
+                raise CgroupError(f"still there: PID {strays[0]}, half restored", host=_HOST)
+            for pid in strays:
+                _end(pid)
+
+    def _strays(self, own: LockedGroup) -> list[int]:
+        cgroups = self._apart.cgroups
+        return [
+            pid
+            for pid in tree_pids(os.getpid(), Proc(cgroups.proc))
+            if cgroups.group_of(pid) not in {own.home, own.group, None}
+            and not is_zombie(pid, cgroups.proc)
+        ]
+
+
+def kill_caged(groups: Iterable[LockedGroup], cgroups: Cgroups | None = None) -> None:
+    """End what a cage of another process holds, by its journal; raises CgroupError."""
+    _apart(cgroups).kill(groups)
+
+
+def _apart(cgroups: Cgroups | None) -> Apart:
+    return Apart(".cage", freeze=False, host=_HOST, cgroups=cgroups)
+
+
+def _end(pid: int) -> None:
+    """Kill a process that is below this one, and reap it if it is a child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if _ended(descriptor, 1.0):
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+    finally:
+        os.close(descriptor)
+
+
+def _ended(descriptor: int, timeout: float) -> bool:
+    ends = select.poll()
+    ends.register(descriptor, select.POLLIN)
+    return bool(ends.poll(timeout * 1000))

@@ -1,0 +1,114 @@
+"""A copy of the tree that CRIU has restored and holds still, until it is let go or given up.
+
+Runs on the destination, in the cutover, and when a migration is settled from images that were kept.
+"""
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Final, Self
+
+import anyio
+from anyio.to_thread import run_sync as in_thread
+
+from phaul.criu.images import read_inventory
+from phaul.criu.operation import Operation, directory_fd
+from phaul.criu.rpc import CriuOptions, Request, RequestType, Stage
+from phaul.criu.swrk import Swrk
+from phaul.destination.cage import Cage
+from phaul.errors import ImageError
+
+__all__ = ["LOG", "HeldCopy"]
+
+LOG: Final = "restore.log"
+
+
+class HeldCopy:
+    """A restored tree; `pid` is its root.  `release` or `discard` it, once."""
+
+    def __init__(self, operation: Operation, pid: int, cage: Cage | None) -> None:
+        self._operation = operation
+        self._cage = cage
+        self.pid = pid
+
+    @classmethod
+    async def restore(
+        cls,
+        worker: Swrk,
+        images: Path,
+        options: CriuOptions,
+        *,
+        timeout: float,
+        log_level: int,
+        host: str,
+        cage: Cage | None = None,
+    ) -> Self:
+        """Restore from `images` by `worker`, which is this object's from now on.
+
+        On return all is restored, no task runs yet, and its connections are locked.  Raises
+        ImageError, CriuError; nothing of it is left then, as far as CRIU ends it or it was caged.
+        """
+        try:
+            if cage is not None:
+                await in_thread(cage.hold, worker.process.pid)
+            read_inventory(images / "inventory.img")
+            with directory_fd(images) as descriptor:
+                request = Request(
+                    RequestType.RESTORE,
+                    options=options,
+                    images_dir_fd=descriptor,
+                    notify=True,
+                    log_file=LOG,
+                    log_level=log_level,
+                )
+                operation = Operation(worker, request, images / LOG, timeout)
+                await operation.begin()
+                held = await operation.until(Stage.POST_RESTORE)
+            if held.pid is None:
+                await operation.refuse()
+                raise ImageError("criu does not say what it restored", host=host)
+            if cage is not None:
+                await in_thread(cage.gather, held.pid)
+        except BaseException:
+            await worker.close()
+            await _end(cage)
+            raise
+        return cls(operation, held.pid, cage)
+
+    async def release(self, timeout: float) -> Callable[[], Coroutine[object, object, int]]:
+        """Let it run.  Raises CriuError if CRIU does not say that it does.
+
+        Returns what reaps CRIU, which can be done beside what comes next.
+        """
+        operation = self._operation
+        operation.timeout = timeout
+        with anyio.CancelScope(shield=True):
+            try:
+                await operation.release()
+                await operation.finish()
+            except BaseException:
+                await operation.worker.close()
+                raise
+        return self._leave
+
+    async def _leave(self) -> int:
+        with anyio.CancelScope(shield=True):
+            status = await self._operation.worker.close()
+            if self._cage is not None:
+                await in_thread(self._cage.leave)
+        return status
+
+    async def discard(self) -> None:
+        """Give it up: CRIU kills it, and nothing of it is left."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._operation.refuse()
+            finally:
+                await self._operation.worker.close()
+                await _end(self._cage)
+
+
+async def _end(cage: Cage | None) -> None:
+    """End what CRIU itself has left."""
+    if cage is not None:
+        with anyio.CancelScope(shield=True):
+            await in_thread(cage.kill)

@@ -1,0 +1,343 @@
+"""What one migration has on this host, and whose it is: received, held, let go, or kept.
+
+Runs on the destination, from Prepare to the end, in the agent of the migration; and in the agent of
+a later connection, which takes over what a dead one left.  All that changes the owner goes through
+here, in the order of `phaul.protocol.ownership`, with the journal written before what it allows.
+"""
+
+import logging
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.abc import TaskGroup
+
+from phaul.config import Timeouts
+from phaul.criu.engine import Engine
+from phaul.criu.rpc import CriuOptions, NetworkLock
+from phaul.destination.cage import Cage
+from phaul.destination.copy import HeldCopy
+from phaul.destination.incoming import Incoming
+from phaul.destination.session import DestinationSession
+from phaul.errors import ImageError, StateError, UsageError
+from phaul.incarnation import Incarnation
+from phaul.protocol import messages as m
+from phaul.protocol.ownership import DestinationOwner, DestinationState
+from phaul.protocol.settlement import Copy
+from phaul.storage.journal import DestinationRecord, Journal
+
+__all__ = ["Custody", "criu_options"]
+
+_SYNC_GRACE_S: Final = 1.0
+"""So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
+_TALK_S: Final = 10.0
+"""So long the one who has settled it may go on to talk."""
+
+_logger = logging.getLogger("phaul")
+
+
+class Custody:
+    """The custody of one migration; `record` is what the journal says.
+
+    `session` receives and restores; there is none where a dead agent's custody was taken over.
+    `tasks` outlives it.
+    """
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        record: DestinationRecord,
+        engine: Engine,
+        tasks: TaskGroup,
+        session: DestinationSession | None = None,
+        timeouts: Timeouts | None = None,
+        cage: Cage | None = None,
+    ) -> None:
+        self._cage = cage
+        self.incoming = incoming
+        self.record = record
+        self.settled = anyio.Event()
+        """The process is known to be here, or known not to be."""
+        self.told = anyio.Event()
+        """The source has heard that over another connection, and needs nothing more."""
+        self._owner = DestinationOwner(record.state)
+        self._journal = Journal(incoming.path, DestinationRecord)
+        self._engine = engine
+        self._tasks = tasks
+        self._session = session
+        self._timeouts = timeouts or Timeouts()
+        self._copy: HeldCopy | None = None
+        self._turn = anyio.Lock()
+        self._syncing: list[anyio.Event] = []
+        self._unsynced = False
+
+    @property
+    def state(self) -> DestinationState:
+        """Whose the process is, as seen from here."""
+        return self._owner.state
+
+    def begin(self) -> None:
+        """Write down that something is here; raises StateError."""
+        self._write(sync=False)
+
+    # -- receiving
+
+    def written(self, folder: Path) -> None:
+        """The round in `folder` is complete: bring it to the disk, beside what comes next."""
+        done = anyio.Event()
+        self._syncing.append(done)
+        self._tasks.start_soon(self._sync, folder, done)
+
+    async def _sync(self, folder: Path, done: anyio.Event) -> None:
+        try:
+            await anyio.to_thread.run_sync(_sync_files, folder)
+        except OSError as error:
+            self._unsynced = True
+            _logger.warning("the images in %s are not on the disk: %s", folder, error)
+        finally:
+            done.set()
+
+    async def restore(self) -> m.Ready:
+        """Restore what was received, and hold it.
+
+        From the moment that this returns only the source's word ends the copy.  That it may is on
+        the disk before: written beside the restore, which takes longer.
+        """
+        async with self._turn:
+            session = self._session
+            if session is None or session.last_images_dir is None:
+                raise UsageError("nothing was received", host=self._engine.host)
+            self._owner.restore()
+            folder = session.last_images_dir
+            self._change(
+                cage=self._cage.groups if self._cage is not None else (),
+                images=f"images/{folder.name}",
+                state=DestinationState.READY,
+            )
+            journalled = anyio.Event()
+            failed: list[StateError] = []
+
+            async def journal() -> None:
+                try:
+                    await anyio.to_thread.run_sync(partial(self._write, sync=True))
+                except StateError as error:
+                    failed.append(error)
+                finally:
+                    journalled.set()
+
+            self._tasks.start_soon(journal)
+            self.written(folder)
+            try:
+                pid = await session.restore()
+                await journalled.wait()
+                if failed:
+                    await session.discard()
+                    raise failed[0]
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await journalled.wait()
+                    self._owner.discard()
+                    self._forget()
+                raise
+            durable = await self._durable()
+            self._owner.ready()
+            self._change(
+                pid=pid,
+                root=Incarnation.of(pid),
+                durable=durable,
+                cage=self._cage.groups if self._cage is not None else (),
+            )
+            self._note()
+            return m.Ready(pid=pid, durable=durable)
+
+    async def _durable(self) -> bool:
+        with anyio.move_on_after(_SYNC_GRACE_S):
+            for done in self._syncing:
+                await done.wait()
+        return not self._unsynced and all(done.is_set() for done in self._syncing)
+
+    # -- settling
+
+    def standing(self) -> m.Standing:
+        """What is here, for who settles it."""
+        pid = self.record.pid
+        path = str(self.incoming.path)
+        return m.Standing(copy=self._as_copy(), pid=pid, path=path)
+
+    def _as_copy(self) -> Copy:
+        match self.state:
+            case DestinationState.RECEIVING | DestinationState.RESTORING:
+                return Copy.BEGUN
+            case DestinationState.READY:
+                return Copy.HELD
+            case DestinationState.IMAGES | DestinationState.AGAIN:
+                return Copy.UNSURE if self.record.unsure else Copy.IMAGES
+            case DestinationState.DISCARDED:
+                return Copy.NOTHING
+            case _:
+                return Copy.RUNNING
+
+    async def commit(self) -> m.Running:
+        """Let the copy run; asked again it says again that it does.
+
+        Raises CriuError if CRIU does not say so: the images are kept then.
+        """
+        async with self._turn:
+            if self.state is DestinationState.RUNNING:
+                return m.Running()
+            self._owner.commit()
+            self._change(state=DestinationState.RELEASING)
+            self._note()
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self._let_go()
+                except BaseException:
+                    self._owner.lapse()
+                    self._change(state=DestinationState.IMAGES, unsure=True)
+                    self._note()
+                    raise
+                self._owner.runs()
+                self._change(state=DestinationState.RUNNING)
+                self._note()
+            self.settled.set()
+            return m.Running()
+
+    async def _let_go(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            self._tasks.start_soon(await copy.release(self._timeouts.finish))
+        elif self._session is not None:
+            await self._session.release()
+        else:
+            raise UsageError("nothing is restored and held", host=self._engine.host)
+
+    async def discard(self) -> m.Done:
+        """The source has the process: end a copy that is held, keep nothing."""
+        async with self._turn:
+            if self.state is not DestinationState.DISCARDED:
+                self._owner.discard()
+                with anyio.CancelScope(shield=True):
+                    await self._end_copy()
+                self._forget()
+            self.settled.set()
+            return m.Done()
+
+    async def recover(self) -> m.Ready:
+        """Restore again from the images that were kept, and hold it."""
+        async with self._turn:
+            if self.record.images is None:
+                raise ImageError("no images were kept", host=self._engine.host)
+            self._owner.restore()
+            cage = Cage(self.incoming.path.name)
+            try:
+                copy = await HeldCopy.restore(
+                    self._engine.worker(()),
+                    self.incoming.path / self.record.images,
+                    criu_options(self.record.options),
+                    timeout=self._timeouts.restore,
+                    log_level=2,
+                    host=self._engine.host,
+                    cage=cage,
+                )
+            except BaseException:
+                self._owner.lapse()
+                raise
+            self._copy = copy
+            self._owner.ready()
+            self._change(state=DestinationState.READY, pid=copy.pid, root=Incarnation.of(copy.pid))
+            self._note()
+            return m.Ready(pid=copy.pid, durable=self.record.durable)
+
+    # -- the end
+
+    async def hold(self, lease_s: float) -> None:
+        """Wait for the source's word for `lease_s`; then end the copy, and keep its images."""
+        with anyio.move_on_after(lease_s):
+            await self.settled.wait()
+        if self.settled.is_set():
+            with anyio.move_on_after(_TALK_S):
+                await self.told.wait()
+        async with self._turn:
+            if self.state is DestinationState.READY:
+                with anyio.CancelScope(shield=True):
+                    self._owner.lapse()
+                    self._change(state=DestinationState.IMAGES)
+                    self._note()
+                    await self._end_copy()
+                _logger.warning("no word came in %g s: the copy ended, its images stay", lease_s)
+
+    async def end(self, *, told: bool, keep_images: bool) -> None:
+        """Remove what nobody needs; `told` says that the source knows how it ended.
+
+        What the process may have to be restored from stays, with the journal.
+        """
+        with anyio.CancelScope(shield=True):
+            try:
+                if self.state.gives_up:
+                    self._owner.give_up()
+                    self._forget()
+                owed = self.state.owed
+                if self._copy is not None:
+                    await self._end_copy()
+                if self._session is not None:
+                    await self._session.close(keep_images=owed or keep_images, keep_logs=False)
+            finally:
+                for done in self._syncing:
+                    await done.wait()
+                runs = self.state is DestinationState.RUNNING
+                if runs and keep_images:
+                    self.incoming.keep("the images were asked to be kept")
+                elif not self.state.owed:
+                    shutil.rmtree(self.incoming.images, ignore_errors=True)
+                if self.state.owed or (runs and not told):
+                    self.incoming.stay()
+
+    async def _end_copy(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            await copy.discard()
+        elif self._session is not None and self._session.holds:
+            await self._session.discard()
+
+    def _change(self, **changes: object) -> None:
+        self.record = msgspec.structs.replace(self.record, **changes)
+
+    def _write(self, *, sync: bool) -> None:
+        self.record = self._journal.write(self.record, sync=sync)
+
+    def _note(self) -> None:
+        """Write what is no condition of the next step; a full disk keeps nobody from it."""
+        try:
+            self._write(sync=False)
+        except StateError as error:
+            _logger.warning("%s", error)
+
+    def _forget(self) -> None:
+        try:
+            self._journal.remove()
+        except StateError as error:
+            _logger.warning("%s", error)
+
+
+def criu_options(wanted: m.RestoreOptions) -> CriuOptions:
+    """The options for CRIU."""
+    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    fields["network_lock"] = NetworkLock(wanted.network_lock)
+    return CriuOptions(**fields)
+
+
+def _sync_files(folder: Path) -> None:
+    """Bring all files of a folder to the disk, and that they are there; raises OSError."""
+    for path in (*folder.iterdir(), folder, folder.parent, folder.parent.parent):
+        if path.is_symlink():
+            continue
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,262 @@
+"""Whose the process is, on the source: each step of the cutover written down, and the second lock.
+
+Runs on the source, from the final dump to the end.  The order is `phaul.protocol.ownership`'s; here
+is what each step does to the tree and to the journal.
+"""
+
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from phaul.cgroups import LockedGroup
+from phaul.errors import CgroupError, LockUnavailable, OutcomeUnknown, PhaulError, StateError
+from phaul.incarnation import Incarnation
+from phaul.protocol.ownership import SourceOwner, SourceState
+from phaul.protocol.settlement import Tree
+from phaul.storage.journal import Journal, SourceRecord
+from phaul.subjects.lock import TreeLock
+from phaul.subjects.proc import Proc
+from phaul.subjects.process import Subject
+from phaul.subjects.tree import tree_pids
+
+__all__ = ["Ledger", "Ownership", "end_rest", "tree_left"]
+
+_GONE_S: Final = 30.0
+"""A killed task ends when the kernel has taken its memory down: 1 GB natively took 0.05 s."""
+_DYING_S: Final = 0.1
+"""What was killed shows so at once; after this, it was not."""
+_POLL_S: Final = 0.001
+_PF_EXITING: Final = 0x4
+"""include/linux/sched.h: the task is on its way out, and never again in its own code."""
+
+_logger = logging.getLogger("phaul")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where a migration is written down: its journal, its id, and the key that settles it."""
+
+    journal: Journal[SourceRecord]
+    id: str
+    key: str
+
+
+class Ownership:
+    """The source's end of the cutover of one tree.
+
+    `ledger` is None for a caller who keeps no journal, and `second_lock` False for one who wants no
+    frozen cgroup: what then holds is what CRIU alone does.
+    """
+
+    def __init__(self, subject: Subject, ledger: Ledger | None, *, second_lock: bool) -> None:
+        self._subject = subject
+        self._ledger = ledger
+        self._owner = SourceOwner()
+        self._lock = TreeLock() if second_lock else None
+        self._record: SourceRecord | None = None
+        self._tree: tuple[Incarnation, ...] = ()
+        self._groups: tuple[LockedGroup, ...] = ()
+        self.unlocked = "" if second_lock else "it was not asked for"
+        """Why there is no second lock; "" if there is."""
+
+    @property
+    def state(self) -> SourceState:
+        """Where the source stands."""
+        return self._owner.state
+
+    def freeze(self) -> None:
+        """CRIU is asked for the final dump."""
+        self._owner.freeze()
+
+    async def lock(self) -> None:
+        """Hold the tree, which CRIU holds, for good: after this Restore may be sent.
+
+        Raises StateError if the journal cannot be written; nothing is locked then.
+        """
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._take)
+        self._owner.lock()
+
+    def _take(self) -> None:
+        pids = tree_pids(self._subject.pid, Proc())
+        self._tree = tuple(one for pid in pids if (one := Incarnation.of(pid)) is not None)
+        name = self._ledger.id if self._ledger is not None else str(self._subject.pid)
+        groups: tuple[LockedGroup, ...] = ()
+        if self._lock is not None:
+            try:
+                groups = self._lock.plan(name, pids)
+            except LockUnavailable as error:
+                self.unlocked = error.what
+        root = next((one for one in self._tree if one.pid == self._subject.pid), None)
+        if self._ledger is not None and root is not None:
+            self._record = SourceRecord(
+                id=self._ledger.id,
+                key=self._ledger.key,
+                state=SourceState.LOCKED,
+                root=root,
+                tree=self._tree,
+                groups=groups,
+            )
+            # What is going to be done is on the disk before it is: whoever finds it can undo it.
+            self._write(sync=True)
+            self._ledger.journal.prepare(
+                msgspec.structs.replace(self._record, state=SourceState.BACK)
+            )
+        if groups and self._lock is not None:
+            try:
+                self._lock.take(groups)
+            except CgroupError as error:
+                self.unlocked = error.what
+                groups = ()
+                self._change(groups=groups)
+                self._write(sync=True)
+        self._groups = groups
+
+    def decide(self) -> None:
+        """Ready has come, and the tree may be killed; raises StateError, nothing is decided then.
+
+        Where the second lock holds, LOCKED on the disk is enough: after a power cut the tree cannot
+        have run on here, decided or not.
+        """
+        self._owner.decide()
+        self._change(state=SourceState.DECIDED)
+        if self._groups:
+            self._note()
+            return
+        try:
+            self._write(sync=True)
+        except StateError:
+            self._owner = SourceOwner(SourceState.LOCKED)
+            raise
+
+    async def back(self, *, whole: bool = False) -> tuple[PhaulError, ...]:
+        """Let the tree run on here, as far as it is ours to; returns what failed on the way.
+
+        Written down first; on a full disk by a record that was laid ready when the tree was locked.
+        """
+        if self.state is SourceState.BACK:
+            return ()
+        failures: list[PhaulError] = []
+        self._owner.back(whole=whole)
+        if self._record is not None:
+            self._change(state=SourceState.BACK)
+            try:
+                await anyio.to_thread.run_sync(partial(self._write, sync=True))
+            except StateError as error:
+                failures += [error, *self._fall_back()]
+        if self._groups and self._lock is not None:
+            try:
+                await anyio.to_thread.run_sync(self._lock.give_back, self._groups)
+            except CgroupError as error:
+                failures.append(error)
+            self._groups = ()
+        return tuple(failures)
+
+    async def gone(self) -> bool:
+        """See to it that the tree is gone, after CRIU was told to kill it; returns whether it is.
+
+        False where CRIU let all of it go instead, and no second lock held it: it runs on here.
+        Raises OutcomeUnknown if it can be neither killed nor shown to be whole.
+        """
+        with anyio.move_on_after(_DYING_S):
+            while tree_left(self._tree) is not Tree.GONE:
+                await anyio.sleep(_POLL_S)
+        left = tree_left(self._tree)
+        if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
+            return False
+        if left is not Tree.GONE:
+            try:
+                await end_rest(self._tree, self._groups, self._lock)
+            except PhaulError as error:
+                raise OutcomeUnknown(
+                    f"what is left of the process cannot be killed: {error.what}",
+                    fate=self._subject.fate(),
+                ) from error
+        self._owner.gone()
+        return True
+
+    async def tidy(self) -> tuple[PhaulError, ...]:
+        """Remove what the second lock has left behind; returns what failed."""
+        groups, self._groups = self._groups, ()
+        if groups and self._lock is not None:
+            try:
+                await anyio.to_thread.run_sync(self._lock.kill, groups)
+            except CgroupError as error:
+                return (error,)
+        return ()
+
+    def there(self) -> None:
+        """The destination says that it runs there."""
+        self._owner.there()
+        self._change(state=SourceState.THERE)
+        self._note()
+
+    def settled(self) -> None:
+        """The destination has nothing left of it to settle."""
+        self._change(settled=True)
+        self._note()
+
+    def _change(self, **changes: object) -> None:
+        if self._record is not None:
+            self._record = msgspec.structs.replace(self._record, **changes)
+
+    def _write(self, *, sync: bool) -> None:
+        if self._record is not None and self._ledger is not None:
+            self._record = self._ledger.journal.write(self._record, sync=sync)
+
+    def _note(self) -> None:
+        try:
+            self._write(sync=False)
+        except StateError as error:
+            _logger.warning("%s", error)
+
+    def _fall_back(self) -> list[PhaulError]:
+        assert self._ledger is not None
+        try:
+            self._ledger.journal.fall_back()
+        except StateError as error:
+            return [error]
+        return []
+
+
+def tree_left(tree: tuple[Incarnation, ...]) -> Tree:
+    """What is left of the processes; the first is the root."""
+    alive = [_lives(one) for one in tree]
+    if not any(alive):
+        return Tree.GONE
+    if not alive[0]:
+        return Tree.PART
+    return Tree.WHOLE if all(alive) else Tree.ROOT
+
+
+def _lives(one: Incarnation) -> bool:
+    found = Proc().process(one.pid)
+    if found is None or found.start != one.start or found.state in "ZX":
+        return False
+    return not found.flags & _PF_EXITING and one.alive()
+
+
+async def end_rest(
+    tree: tuple[Incarnation, ...], groups: tuple[LockedGroup, ...], lock: TreeLock | None
+) -> None:
+    """Kill what is left of the tree, and wait until it is gone; raises CgroupError, OutcomeUnknown.
+
+    What the second lock holds never runs again meanwhile.
+    """
+    if groups and lock is not None:
+        await anyio.to_thread.run_sync(lock.kill, groups)
+    for one in tree:
+        if _lives(one):
+            one.signal(signal.SIGKILL)
+    until = time.monotonic() + _GONE_S
+    while tree_left(tree) is not Tree.GONE:
+        if time.monotonic() > until:
+            raise OutcomeUnknown(f"PID {tree[0].pid} does not end")
+        await anyio.sleep(_POLL_S)

@@ -1,0 +1,264 @@
+"""A migration that was torn apart is settled: both hosts are looked at, and what is to be done is.
+
+Runs on the source: in `phaul resolve`, and in a migration whose last word found no answer.  What is
+to be done is `protocol.settlement`'s; here it is looked, and done, in its order.  It may be broken
+off anywhere, and begun again.
+"""
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from phaul._version import __version__
+from phaul.config import Timeouts
+from phaul.criu.facts import host_name
+from phaul.errors import (
+    IncompatiblePeer,
+    LockUnavailable,
+    OutcomeUnknown,
+    PeerError,
+    PhaulError,
+    ProtocolError,
+    StateError,
+)
+from phaul.incarnation import Incarnation
+from phaul.protocol import messages as m
+from phaul.protocol.handshake import OURS
+from phaul.protocol.ownership import SourceState
+from phaul.protocol.settlement import Copy, Settlement, Source, Step, Tree, Verdict, settle
+from phaul.source.ownership import end_rest, tree_left
+from phaul.storage.journal import Journal, SourceRecord
+from phaul.subjects.lock import TreeLock
+from phaul.subjects.proc import Proc
+from phaul.transport.base import SourceEnd
+from phaul.transport.caller import Caller
+
+__all__ = ["Found", "Resolution"]
+
+_HELLO_S: Final = 120.0
+_ASK_S: Final = 60.0
+_LET_GO_S: Final = 15.0
+"""CRIU undoes a dump of 200 tasks in some 0.1 s natively."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found on both hosts, and what is to be done; `unreached` is why one was not asked.
+
+    `left` says in words what could not be done over there.
+    """
+
+    source: Source
+    copy: Copy
+    settlement: Settlement
+    standing: m.Standing | None = None
+    unreached: PhaulError | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the process is when the steps are done."""
+        return self.settlement.verdict
+
+
+@dataclass(eq=False)
+class Resolution:
+    """The settling of one migration.
+
+    `directory` is the migration's own, `root` the process that was to be moved, `connect` makes the
+    connection, `peer` names the other host in messages.  `destination_pid` is the copy's root.
+    """
+
+    id: str
+    directory: Path
+    root: Incarnation
+    connect: Callable[[], SourceEnd] | None
+    peer: str
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    destination_pid: int | None = None
+
+    def __post_init__(self) -> None:
+        self._journal = Journal(self.directory, SourceRecord)
+
+    async def look(self) -> Found:
+        """Look at both hosts; nothing is changed.  Raises StateError for a damaged journal."""
+        return await self._run(act=False)
+
+    async def settle(self) -> Found:
+        """Look at both hosts, and do what is to be done; returns what was found.
+
+        Raises StateError, what a step over there raises, and OutcomeUnknown for what cannot be
+        killed; it may be tried again.
+        """
+        return await self._run(act=True)
+
+    async def _run(self, *, act: bool) -> Found:
+        record = self._journal.read()
+        if act and record is not None:
+            await _let_go(record)
+        source = look_here(record, self.root)
+        if self.connect is None or record is None:
+            # Without a journal it never came so far that there could be a copy.
+            copy = Copy.NOTHING if record is None else Copy.UNREACHED
+            return await self._here(record, source, copy, None, act=act)
+        try:
+            end = self.connect()
+            async with end:
+                return await self._there(Caller(end.control, self.peer), record, source, act=act)
+        except (PeerError, IncompatiblePeer) as error:
+            if isinstance(error, ProtocolError):
+                raise
+            record = self._journal.read()
+            source = look_here(record, self.root)
+            return await self._here(record, source, Copy.UNREACHED, error, act=act)
+
+    async def _there(
+        self, caller: Caller, record: SourceRecord, source: Source, *, act: bool
+    ) -> Found:
+        hello = m.Hello(
+            versions=OURS,
+            phaul=__version__,
+            host=host_name(),
+            criu=m.CriuVersion(major=0, minor=0),
+            migration=self.id,
+            settle=True,
+        )
+        await caller.hello(hello, _HELLO_S)
+        standing = await caller.call(m.Ask(key=record.key), _ASK_S)
+        if not isinstance(standing, m.Standing):
+            raise ProtocolError("the other side does not say what it has", host=self.peer)
+        self.destination_pid = standing.pid
+        found = Found(source, standing.copy, settle(source, standing.copy), standing)
+        if act:
+            for step in found.settlement.steps:
+                record = await self._do(step, record, caller)
+            record = self._conclude(record, found)
+        with suppress(PeerError):
+            await caller.call(m.Bye(), _ASK_S)
+        return found
+
+    async def _here(
+        self,
+        record: SourceRecord | None,
+        source: Source,
+        copy: Copy,
+        error: PhaulError | None,
+        *,
+        act: bool,
+    ) -> Found:
+        found = Found(source, copy, settle(source, copy), None, error)
+        if act and record is not None:
+            for step in found.settlement.steps:
+                record = await self._do(step, record, None)
+            if copy is not Copy.UNREACHED:
+                self._conclude(record, found)
+        return found
+
+    def _conclude(self, record: SourceRecord, found: Found) -> SourceRecord:
+        match found.verdict:
+            case Verdict.THERE:
+                record = msgspec.structs.replace(record, state=SourceState.THERE, settled=True)
+            case Verdict.UNKNOWN:
+                return record
+            case _:
+                record = msgspec.structs.replace(record, settled=True)
+        return self._journal.write(record, sync=True)
+
+    async def _do(self, step: Step, record: SourceRecord, caller: Caller | None) -> SourceRecord:
+        match step:
+            case Step.RESUME:
+                return await self._resume(record)
+            case Step.KILL_REST:
+                await end_rest(record.tree, record.groups, _tree_lock(record))
+                return record
+            case Step.RESTORE:
+                assert caller is not None
+                ready = await caller.call(m.Recover(), self.timeouts.restore)
+                if isinstance(ready, m.Ready):
+                    self.destination_pid = ready.pid
+                return record
+            case Step.COMMIT:
+                assert caller is not None
+                if tree_left(record.tree) is not Tree.GONE:
+                    raise OutcomeUnknown("the process is not gone from here, nothing was released")
+                record = self._journal.write(
+                    msgspec.structs.replace(record, state=SourceState.GONE), sync=True
+                )
+                await caller.call(m.Commit(), self.timeouts.finish)
+                return record
+            case Step.DISCARD:
+                assert caller is not None
+                await caller.call(m.Discard(), _ASK_S)
+                return record
+
+    async def _resume(self, record: SourceRecord) -> SourceRecord:
+        record = await anyio.to_thread.run_sync(
+            partial(
+                self._journal.write,
+                msgspec.structs.replace(record, state=SourceState.BACK),
+                sync=True,
+            )
+        )
+        lock = _tree_lock(record)
+        if lock is not None and record.root.boot == _boot():
+            try:
+                await anyio.to_thread.run_sync(lock.give_back, record.groups)
+            except LockUnavailable as error:
+                raise StateError(f"the second lock cannot be given back: {error}") from error
+        return record
+
+
+def look_here(record: SourceRecord | None, root: Incarnation) -> Source:
+    """What is to be seen on this host."""
+    if record is None:
+        return Source(None, Tree.WHOLE if root.alive() else Tree.GONE)
+    return Source(
+        record.state,
+        tree_left(record.tree),
+        locked=bool(record.groups),
+        same_boot=record.root.boot == _boot(),
+    )
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _tree_lock(record: SourceRecord) -> TreeLock | None:
+    return TreeLock() if record.groups else None
+
+
+async def _let_go(record: SourceRecord) -> None:
+    """Wait until CRIU, whose phaul is dead, has let go of the tree; one that does not is killed.
+
+    The second lock holds the tree meanwhile.
+    """
+    for one in record.tree:
+        with anyio.move_on_after(_LET_GO_S):
+            while _tracer(one) is not None:
+                await anyio.sleep(0.02)
+        tracer = _tracer(one)
+        if tracer is not None:
+            tracer.signal(signal.SIGKILL)
+            with anyio.move_on_after(_LET_GO_S):
+                while _tracer(one) is not None:
+                    await anyio.sleep(0.02)
+
+
+def _tracer(one: Incarnation) -> Incarnation | None:
+    """The CRIU that traces a process, None if none does."""
+    status = Proc().status(one.pid) if one.alive() else None
+    number = (status or {}).get("TracerPid", "0")
+    tracer = int(number) if number.isdecimal() else 0
+    if not tracer:
+        return None
+    found = Incarnation.of(tracer)
+    stat = Proc().process(tracer)
+    return found if stat is not None and stat.name.startswith("criu") else None

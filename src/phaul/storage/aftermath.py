@@ -1,0 +1,37 @@
+"""What the source's journal says of a migration whose phaul has died.
+
+Used on the source, by whoever lists migrations, forgets or settles them.
+"""
+
+from pathlib import Path
+
+from phaul.errors import CutoverFailed, OutcomeUnknown, StateError
+from phaul.protocol.ownership import SourceState
+from phaul.storage.entry import State
+from phaul.storage.journal import Journal, SourceRecord
+
+__all__ = ["after_death", "is_open"]
+
+
+def after_death(directory: Path) -> tuple[State, int]:
+    """Where a process is whose phaul has died, and the exit status that says so: by the journal."""
+    try:
+        record = Journal(directory, SourceRecord).read()
+    except StateError:
+        return State.UNKNOWN, OutcomeUnknown.exit_code
+    match record.state if record is not None else SourceState.RUNNING:
+        case SourceState.RUNNING | SourceState.FREEZING | SourceState.BACK:
+            return State.FAILED, CutoverFailed.exit_code
+        case SourceState.THERE:
+            return State.DONE, 0
+        case _:
+            return State.UNKNOWN, OutcomeUnknown.exit_code
+
+
+def is_open(directory: Path) -> bool:
+    """Whether there may still be something on the destination that has to be settled."""
+    try:
+        record = Journal(directory, SourceRecord).read()
+    except StateError:
+        return True
+    return record is not None and not record.settled and record.state is not SourceState.RUNNING

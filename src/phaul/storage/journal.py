@@ -1,0 +1,153 @@
+"""The journals of the two ends: what has to be known of the cutover after a crash or a reboot.
+
+Written on both hosts, from before the freeze to the end of a migration, read by whoever settles it.
+
+    migrations/ID/journal.json            the source's
+    incoming/ID-xxxx/journal.json         the destination's, in its agent's directory
+
+A record is replaced as a whole.  What `phaul.protocol.ownership` wants on the disk is synced, the
+file and its directory, before the write returns.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from phaul.cgroups import LockedGroup
+from phaul.errors import StateError
+from phaul.incarnation import Incarnation
+from phaul.protocol.messages import RestoreOptions
+from phaul.protocol.ownership import DestinationState, SourceState
+from phaul.protocol.types import MigrationId, Pid, Token
+from phaul.storage.state_dir import read_whole, sync_directory, write_whole
+
+__all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
+
+NAME: Final = "journal.json"
+_VERSION: Final = 1
+_LIMIT: Final = 4 << 20
+"""A tree of 16,384 processes has some 2 MiB."""
+
+_Word = Annotated[str, Meta(max_length=256)]
+_Folder = Annotated[str, Meta(pattern=r"^images/[0-9]{1,6}\Z")]
+
+
+class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How the source stands.
+
+    `root` is the tree's root, `tree` all that was frozen.  `groups` are the second lock, () where
+    there is none.  `settled` says that the destination is known to have nothing left to settle.
+    """
+
+    version: int = _VERSION
+    id: MigrationId
+    key: Token
+    state: SourceState
+    root: Incarnation
+    tree: Annotated[tuple[Incarnation, ...], Meta(max_length=16_384)] = ()
+    groups: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
+    settled: bool = False
+    written_unix: float = 0.0
+
+
+class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How the destination stands.
+
+    `agent` is the phaul that has it, `root` the copy's root once it stands.  `images` is the folder
+    to restore from, below the journal's own; `durable` says that it is on the disk.  `unsure` is
+    set where the copy was let go and nobody saw it run.  `cage` is what has to be ended if the
+    agent dies: the cgroups of the restoring CRIU and of the held copy.
+    """
+
+    version: int = _VERSION
+    id: MigrationId
+    key: Token
+    state: DestinationState
+    source: _Word
+    name: _Word = ""
+    pids: Annotated[tuple[Pid, ...], Meta(max_length=16_384)] = ()
+    agent: Incarnation
+    root: Incarnation | None = None
+    pid: Pid | None = None
+    images: _Folder | None = None
+    options: RestoreOptions = RestoreOptions()
+    durable: bool = False
+    unsure: bool = False
+    cage: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
+    written_unix: float = 0.0
+
+
+R = TypeVar("R", SourceRecord, DestinationRecord)
+
+
+class Journal(Generic[R]):
+    """The journal in `directory`, of records of `kind`."""
+
+    def __init__(self, directory: Path, kind: type[R]) -> None:
+        self.path = directory / NAME
+        self._spare = directory / f".back-{NAME}"
+        self._kind: type[R] = kind
+
+    def write(self, record: R, *, sync: bool) -> R:
+        """Replace the record; returns it as it was written.  Raises StateError, the old one stays.
+
+        Without `sync` a power cut may bring the old one back; the end of a process does not.
+        """
+        record = msgspec.structs.replace(record, written_unix=time.time())
+        try:
+            write_whole(self.path, msgspec.json.encode(record), sync=sync)
+        except OSError as error:
+            raise StateError(
+                f"the journal {self.path} cannot be written: {error.strerror}",
+                remedy="make room on its file system",
+            ) from error
+        return record
+
+    def read(self) -> R | None:
+        """The record, None if there is none; raises StateError if it is damaged or foreign."""
+        try:
+            data = read_whole(self.path, _LIMIT)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StateError(f"the journal {self.path} cannot be read: {error}") from error
+        try:
+            record: R = msgspec.json.decode(data, type=self._kind)
+        except (ValueError, RecursionError) as error:
+            raise StateError(f"the journal {self.path} is damaged: {str(error)[:200]}") from error
+        if record.version != _VERSION:
+            raise StateError(f"the journal {self.path} has another form, {record.version}")
+        return record
+
+    def prepare(self, record: R) -> None:
+        """Lay a record ready that `fall_back` puts in place without room; raises StateError."""
+        try:
+            write_whole(self._spare, msgspec.json.encode(record))
+        except OSError as error:
+            raise StateError(
+                f"the journal {self._spare} cannot be written: {error.strerror}",
+                remedy="make room on its file system",
+            ) from error
+
+    def fall_back(self) -> None:
+        """Put the record of `prepare` in place; on the disk on return.  Raises StateError."""
+        try:
+            self._spare.rename(self.path)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise StateError(
+                f"the journal {self.path} cannot be replaced: {error.strerror}"
+            ) from error
+
+    def remove(self) -> None:
+        """Forget it, also on the disk; raises StateError."""
+        try:
+            self.path.unlink(missing_ok=True)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise StateError(
+                f"the journal {self.path} cannot be removed: {error.strerror}"
+            ) from error
