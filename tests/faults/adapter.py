@@ -12,10 +12,11 @@ from typing import Any
 import anyio
 import msgspec
 
-import phaul.cli.resolve
 import phaul.criu.facts
 import phaul.destination.checks
 import phaul.destination.session  # noqa: F401 -- all that is imported late is imported before the fork
+from phaul.cli import resolve
+from phaul.cli.main import main
 from phaul.cli.render.progress import make_progress
 from phaul.cli.running import Running
 from phaul.criu.messages import message_class
@@ -31,7 +32,6 @@ from tests.faults.ends import LeashedAgent, LeashedSource
 from tests.faults.wire import Leash
 
 __all__ = [
-    "CAN_SETTLE",
     "INCOMING",
     "be_agent",
     "be_settler",
@@ -42,9 +42,11 @@ __all__ = [
 ]
 
 TARGET = "root@host2"
+LEASE_S = 3
+"""A copy that is ready is held for so long."""
+PATIENCE_S = 2.0
+"""For so long a migration tries to settle itself."""
 INCOMING = Path("/var/lib/phaul/incoming")
-CAN_SETTLE = False
-"""Whether phaul can settle a migration yet."""
 
 
 def warm_up() -> None:
@@ -82,6 +84,8 @@ def be_source(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) ->
                 wishes=wishes,
                 directory=handle.directory,
                 criu=tuple(order["criu"]),
+                lease_s=LEASE_S,
+                patience_s=PATIENCE_S,
             ),
             handle,
             make_progress(io.StringIO(), quiet=True, verbose=0),
@@ -107,14 +111,14 @@ def be_agent(leash: Leash, order: dict[str, Any], fds: list[socket.socket]) -> i
 
 def be_settler(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) -> int:
     """`phaul resolve ID --yes`."""
-    del leash, order
-    raise NotImplementedError
+    resolve.reach = lambda _target: lambda: LeashedSource(leash)  # type: ignore[assignment]
+    return main(["resolve", order["id"], "--yes"])
 
 
 def be_sweeper(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) -> int:
     """What the next agent does about the directories of those before it."""
     del leash, order
-    Incoming(INCOMING, "sweep").close()
+    Incoming.make(INCOMING, "sweep").close()
     return 0
 
 

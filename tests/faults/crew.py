@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.wire import pair, take, tell
-from tests.hosts.machine import Host
+from tests.hosts.machine import GROUP, Host
 
 __all__ = ["Child", "Zygote", "below", "gone", "signal_outer"]
 
@@ -125,6 +125,8 @@ class Zygote:
                 pass_fds=(theirs.fileno(),),
                 cwd="/phaul",
             )
+        if host.depth > 1:  # to enter a cgroup namespace does not move into its group
+            (GROUP / "cgroup.procs").write_text(str(self._process.pid))
         self.sock.settimeout(_START_S)
         message, _ = take(self.sock)
         if message is None:

@@ -15,13 +15,14 @@ import anyio
 from phaul.criu import swrk
 from phaul.criu.rpc import Request, RequestType, Response
 from phaul.errors import ConnectFailed, ConnectionLost
+from phaul.storage.journal import Journal, SourceRecord
 from phaul.transport.control import agent_control, source_control
 from phaul.transport.descriptors import DescriptorStream
 from phaul.transport.end import Closing
 from tests.faults.tuning import SILENCE_S
 from tests.faults.wire import Leash, take
 
-__all__ = ["LeashedAgent", "LeashedSource", "watch_criu"]
+__all__ = ["LeashedAgent", "LeashedSource", "null_streams", "watch_criu", "watch_journal"]
 
 _NAMES = {
     RequestType.DUMP: "dump",
@@ -126,6 +127,24 @@ def watch_criu(leash: Leash) -> None:
     }  # fmt: skip
     for name, method in methods.items():
         setattr(swrk.Swrk, name, method)
+
+
+def watch_journal(leash: Leash) -> None:
+    """Have each state that is written down told to the lane, before and after."""
+    write = Journal.write
+    counts: dict[str, int] = {}
+
+    def watched(self: Journal[Any], record: Any, *, sync: bool) -> Any:  # noqa: ANN401
+        host = "source" if isinstance(record, SourceRecord) else "destination"
+        name = f"journal/{host}/{record.state.value}"
+        number = counts[name] = counts.get(name, 0) + 1
+        name = name if number == 1 else f"{name}#{number}"
+        leash.at(f"{name}-")
+        written = write(self, record, sync=sync)
+        leash.at(f"{name}+")
+        return written
+
+    setattr(Journal, "write", watched)  # noqa: B010 -- a method is no variable to mypy
 
 
 def null_streams(log: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.faults.plan import EVER, LATE, FaultPoint, Kind
-from tests.faults.steps import ASKED, TIMELINE, steps_of
+from tests.faults.steps import ASKED, SETTLEMENT, TIMELINE, UNSETTLED, steps_of
 
 __all__ = ["WEIGHTS", "cases"]
 
@@ -25,6 +25,8 @@ WEIGHTS: Final = {
 """Of a hundred; MISSING has one case only."""
 
 _VICTIMS: Final = ("piggie", "dirtier", "tree", "shared")
+_TWO: Final = 0.3
+"""Of the kills, so many are followed by a second fault."""
 _BYTES: Final = {
     ("control", "ask"): {"piggie": 6500, "dirtier": 6600, "tree": 43_000, "shared": 7000},
     ("control", "answer"): dict.fromkeys(_VICTIMS, 1650),
@@ -52,9 +54,36 @@ def cases(seed: int, *, kinds: tuple[Kind, ...] = tuple(WEIGHTS)) -> Iterator[Fa
     while True:
         (kind,) = chance.choices(kinds, weights)
         fault = _one(chance, kind)
+        if kind is Kind.KILL and chance.random() < _TWO:
+            fault = _two(chance)
         if str(fault) not in seen:
             seen.add(str(fault))
             yield fault
+
+
+def _two(chance: random.Random) -> FaultPoint:
+    """A migration that has to be settled, and a fault in the settlement."""
+    at = chance.choice(SETTLEMENT)
+    who = chance.choice(("settle", "agent"))
+    kind = chance.choices((Kind.KILL, Kind.CUT, Kind.STOP, Kind.LINK), (6, 3, 1, 2))[0]
+    match kind:
+        case Kind.CUT:
+            notice = chance.choice(("both", "source", "agent"))
+            second = FaultPoint(kind=kind, who=notice, at=at, channel="control", flow="ask")
+        case Kind.STOP:
+            second = FaultPoint(kind=kind, who=who, at=at, time=chance.choice(("0.2", "3")))
+        case Kind.LINK:
+            second = FaultPoint(kind=kind, at=at, time=chance.choice(("0.3", "2.5")))
+        case _:
+            second = FaultPoint(kind=kind, who=who, at=at)
+    return FaultPoint(
+        kind=Kind.KILL,
+        victim=chance.choice(_VICTIMS),
+        who=chance.choice(("source", "source", "agent", "restore")),
+        at=chance.choice(UNSETTLED),
+        time=chance.choice(("", "", "3.5")),
+        then=second,
+    )
 
 
 def _one(chance: random.Random, kind: Kind) -> FaultPoint:
@@ -62,7 +91,10 @@ def _one(chance: random.Random, kind: Kind) -> FaultPoint:
     match kind:
         case Kind.KILL:
             who = chance.choice(("source", "agent", *_CRIU))
-            return FaultPoint(kind=kind, victim=victim, who=who, at=chance.choice(steps_of(who)))
+            at = chance.choice(steps_of(who))
+            # The person comes at once, or when the lease is over.
+            late = who == "source" and at in UNSETTLED and chance.random() < 0.3
+            return FaultPoint(kind=kind, victim=victim, who=who, at=at, time="3.5" if late else "")
         case Kind.EXIT:
             who = chance.choice(_CRIU)
             return FaultPoint(kind=kind, victim=victim, who=who, at=chance.choice(steps_of(who)))
@@ -81,7 +113,7 @@ def _one(chance: random.Random, kind: Kind) -> FaultPoint:
             name = chance.choice(ASKED).removeprefix("ask/")
             if flow == "answer" and name.startswith("image"):
                 name = "restore"
-            number = chance.choice((*range(5), *range(5, 16)))
+            number = chance.randrange(16)
             return FaultPoint(
                 kind=kind, victim=victim, channel="control", flow=flow, at=f"{flow}/{name}-",
                 number=number,

@@ -42,7 +42,7 @@ class Stage(Protocol):
 
 
 class Harm:
-    """One fault; `done` is whether it has happened, `undo` takes back what would not go by itself."""
+    """One fault; `done` is whether it has happened, `undo` takes back what would stay."""
 
     def __init__(self, fault: FaultPoint, stage: Stage) -> None:
         self.fault = fault

@@ -126,14 +126,15 @@ class Lane:
 
     def _settle(self, case: Case, sampler: Sampler, seen: Seen) -> None:
         """As a person would: resolve, and once more when what was in the way has gone."""
-        seen.can_settle = adapter.CAN_SETTLE
-        if adapter.CAN_SETTLE and seen.unsure and "id" in case.said:
+        if seen.unsure and "id" in case.said:
             in_the_way: list[Callable[[], object]] = [
                 lambda: None,
                 case.join,
                 case.wake,
                 lambda: case.go_on(2.0),
             ]
+            if case.fault.kind is Kind.KILL and case.fault.seconds:
+                case.go_on(case.fault.seconds)  # so long nobody comes
             for take_away in in_the_way:
                 take_away()
                 status = self._resolve(case, seen)
@@ -166,11 +167,12 @@ class Lane:
         self._read(case, seen)
         if any(harm.taken for harm in case.harms):
             but["host2"].add(sufferer.subject.pid)
-        if not (seen.unsure and not seen.can_settle):
-            self._sweep(case)
-            for host in self._hosts.both:
-                left = leftovers(host, but=but[host.name], timeout=3.0)
-                seen.left += [f"{line} on {host.name}" for line in left]
+        self._sweep(case)
+        for host in self._hosts.both:
+            left = leftovers(
+                host, but=but[host.name], timeout=3.0, journals=seen.last == {host.name}
+            )
+            seen.left += [f"{line} on {host.name}" for line in left]
 
     def _read(self, case: Case, seen: Seen) -> None:
         if "id" in case.said:

@@ -1,19 +1,20 @@
 """The two hosts of a lane: those of tests/hosts, with a small disk for phaul, and cgroups told."""
 
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from tests.hosts.machine import Host, Hosts, two_hosts
+from tests.hosts.machine import GROUP, Host, Hosts, two_hosts
 
 __all__ = ["DISK", "clear", "lane_hosts", "leftovers", "remember"]
 
 DISK: Final = Path("/var/lib/phaul")
 _SIZE: Final = "48m"
-_CGROUPS: Final = "/sys/fs/cgroup"
+_JOURNAL: Final = re.compile(r"file /var/lib/phaul/incoming/[^/]+(/journal.json)?")
 
 
 @contextmanager
@@ -39,15 +40,30 @@ def remember(hosts: Hosts) -> None:
 
 
 def _cgroups(host: Host) -> list[str]:
-    top = host.path(_CGROUPS)
-    return [f"cgroup {path.relative_to(top)}" for path in sorted(top.rglob("phaul*"))]
+    return [f"cgroup {path}" for path in _ours(host)]
 
 
-def leftovers(host: Host, *, but: Collection[int] = (), timeout: float = 5.0) -> list[str]:
-    """What is there and does not belong there, and does not go away within the time."""
+def _ours(host: Host) -> list[Path]:
+    """The cgroups that phaul made there, what is below before what is above."""
+    top = GROUP if host.depth > 1 else GROUP.parent
+    found = [path for path in top.rglob("phaul*") if path.is_dir()]
+    if host.depth == 1:
+        found = [path for path in found if not path.is_relative_to(GROUP)]
+    return sorted(found, reverse=True)
+
+
+def leftovers(
+    host: Host, *, but: Collection[int] = (), journals: bool = False, timeout: float = 5.0
+) -> list[str]:
+    """What is there and does not belong there, and does not go away within the time.
+
+    With `journals` an agent's journal may stay, which is kept for a source that heard no last word.
+    """
     until = time.monotonic() + timeout
     while True:
         left = [*host.leftovers(but=but, timeout=0), *_cgroups(host)]
+        if journals:
+            left = [line for line in left if not _JOURNAL.fullmatch(line)]
         if not left or time.monotonic() > until:
             return left
         time.sleep(0.03)
@@ -56,14 +72,12 @@ def leftovers(host: Host, *, but: Collection[int] = (), timeout: float = 5.0) ->
 def clear(host: Host) -> None:
     """End and remove all that does not belong there."""
     assert host._before is not None
-    for path in sorted(host.path(_CGROUPS).rglob("phaul*"), reverse=True):
-        if path.is_dir():
-            with suppress(OSError):
-                (path / "cgroup.kill").write_text("1")
-            with suppress(OSError):
-                (path / "cgroup.freeze").write_text("0")
+    for path in _ours(host):
+        with suppress(OSError):
+            (path / "cgroup.kill").write_text("1")
+        with suppress(OSError):
+            (path / "cgroup.freeze").write_text("0")
     host.clean(host._before)
-    for path in sorted(host.path(_CGROUPS).rglob("phaul*"), reverse=True):
-        if path.is_dir():
-            with suppress(OSError):
-                path.rmdir()
+    for path in _ours(host):
+        with suppress(OSError):
+            path.rmdir()

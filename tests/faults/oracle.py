@@ -20,15 +20,13 @@ class Seen:
     """What was seen.
 
     `status` is how phaul ended, `killed` whether the fault, or a person, ended it.  `first` is
-    where the process ran when phaul had ended, `settled` the statuses of the settlements, None
-    where none can be made, `last` where it ran in the end.
+    where the process ran when phaul had ended, `settled` the statuses of the settlements, `last` where it ran in the end.
     """
 
     status: int | None = None
     killed: bool = False
     first: set[str] = field(default_factory=set)
     settlements: list[int] = field(default_factory=list)
-    can_settle: bool = True
     last: set[str] = field(default_factory=set)
     wrong: str = ""
     whole: list[str] = field(default_factory=list)
@@ -40,7 +38,7 @@ class Seen:
     @property
     def unsure(self) -> bool:
         """Whether phaul left something to settle, or could not say."""
-        undecided = self.status == _UNKNOWN or self.entry == "unknown"
+        undecided = self.status == _UNKNOWN or self.entry == "unknown" or "resolve" in self.fate
         return self.killed or undecided or self.first not in ({"host1"}, {"host2"})
 
 
@@ -52,12 +50,23 @@ def judge(seen: Seen) -> list[str]:
     if len(seen.first) > 1 or len(seen.last) > 1:
         found.append("two copies run")
     found += _truth(seen)
-    if not seen.last and (seen.can_settle or not seen.unsure):
+    if not seen.last:
         found.append("nothing runs in the end")
     found += seen.whole
     found += _entry(seen)
-    found += [f"left over: {line}" for line in seen.left]
-    return found
+    return found + [f"left over: {line}" for line in _short(seen.left)]
+
+
+def _short(lines: list[str]) -> list[str]:
+    """Of files in one directory, only how many they are."""
+    folders: dict[str, int] = {}
+    for line in lines:
+        words = line.split()
+        if words[0] == "file":
+            folder = words[1].rpartition("/")[0]
+            folders[f"{folder} on {words[-1]}"] = folders.get(f"{folder} on {words[-1]}", 0) + 1
+    rest = [line for line in lines if not line.startswith("file ")]
+    return [*rest, *(f"{count} files in {folder}" for folder, count in folders.items())]
 
 
 def _truth(seen: Seen) -> list[str]:
@@ -86,7 +95,7 @@ def _entry(seen: Seen) -> list[str]:
     over = seen.entry in ("failed", "cancelled")
     if over and seen.last == {"host2"} and "host2" not in seen.fate:
         return [f"{said}, but it runs on host2"]
-    if seen.entry == "unknown" and seen.can_settle and seen.settlements and seen.last:
+    if seen.entry == "unknown" and seen.settlements and seen.last:
         return [f"{said} after it was settled"]
     if seen.entry not in ("done", "failed", "cancelled", "unknown"):
         return [f"{said} at the end"]

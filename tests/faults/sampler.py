@@ -73,7 +73,8 @@ class Sampler:
         if len(data) != _PAIR.size:
             return None
         counter, inverse = _PAIR.unpack(data)
-        return int(counter) if counter ^ inverse == _ALL else None
+        # 0 is what the program's file has there: its memory is not restored yet.
+        return int(counter) if counter ^ inverse == _ALL and counter else None
 
     def _run(self) -> None:
         while not self._stop.wait(_PERIOD_S):

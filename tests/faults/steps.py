@@ -5,7 +5,7 @@ Pure.  A lane's first case shows whether they still are these (see `Lane.steps_c
 
 from typing import Final
 
-__all__ = ["ASKED", "SETTLEMENT", "TIMELINE", "steps_of"]
+__all__ = ["ASKED", "SETTLEMENT", "TIMELINE", "UNSETTLED", "steps_of"]
 
 _NAMES: Final = """
 event/connecting
@@ -13,21 +13,28 @@ ask/hello answer/hello
 event/connected
 ask/clock answer/clock ask/survey answer/survey
 event/checked event/planned
-ask/prepare answer/prepare
+journal/source/running
+ask/prepare journal/destination/receiving answer/prepare
 event/started event/pre-copy-stopped
 ask/start-round criu/pages/request criu/pages/answer criu/pages/wait answer/start-round
 event/cutover-started
 criu/dump/request criu/dump/pre-dump criu/dump/query-ext-files criu/dump/post-dump
 ask/stop-round criu/pages/ended answer/stop-round
+journal/source/locked
 event/held
 ask/image ask/image#5
-ask/restore criu/restore/request criu/restore/pre-restore criu/restore/post-restore answer/restore
+ask/restore criu/restore/request criu/restore/pre-restore criu/restore/post-restore
+journal/destination/ready journal/destination/ready#2 answer/restore
+journal/source/decided
 criu/dump/released criu/dump/answer
 event/source-gone
-ask/release criu/restore/released criu/restore/pre-resume criu/restore/post-resume
-criu/restore/answer answer/release
+ask/commit journal/destination/releasing
+criu/restore/released criu/restore/pre-resume criu/restore/post-resume criu/restore/answer
+journal/destination/running answer/commit
+journal/source/there
 event/running
 ask/bye answer/bye
+journal/source/there#2
 event/finished
 """
 ASKED: Final = tuple(name for name in _NAMES.split() if name.startswith("ask/"))
@@ -35,11 +42,15 @@ ASKED: Final = tuple(name for name in _NAMES.split() if name.startswith("ask/"))
 
 
 def _both_sides(name: str) -> tuple[str, ...]:
-    return (f"{name}-", f"{name}+") if name.startswith(("ask/", "answer/")) else (name,)
+    double = name.startswith(("ask/", "answer/", "journal/"))
+    return (f"{name}-", f"{name}+") if double else (name,)
 
 
 TIMELINE: Final = tuple(step for name in _NAMES.split() for step in _both_sides(name))
-"""All steps; a message has one before and one after it is passed on."""
+"""All steps; a message has one before and one after it is passed on, a record as it is written."""
+
+UNSETTLED: Final = TIMELINE[TIMELINE.index("journal/source/locked+") :]
+"""From here on a phaul that dies leaves something to be settled."""
 
 _LIVES: Final = {
     "source": ("event/connecting", "event/finished"),
@@ -49,8 +60,17 @@ _LIVES: Final = {
     "restore": ("criu/restore/request", "criu/restore/answer"),
 }
 
-SETTLEMENT: Final[tuple[str, ...]] = ()
-"""The steps of a settlement that a second fault may come at."""
+SETTLEMENT: Final = tuple(
+    f"settle/{step}"
+    for name in (
+        "ask/hello answer/hello ask/ask answer/ask ask/recover journal/destination/ready "
+        "criu/restore/request criu/restore/post-restore answer/recover journal/source/gone "
+        "ask/commit journal/destination/releasing criu/restore/released answer/commit "
+        "ask/discard answer/discard journal/source/back journal/source/there ask/bye answer/bye"
+    ).split()
+    for step in _both_sides(name)
+)
+"""The steps of a settlement that a second fault may come at; each takes some of them."""
 
 
 def steps_of(role: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A *leash* joins a process under test to its lane: it tells where it is, and wait
 
 import json
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,20 +43,20 @@ class Leash:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self.quiet = False
+        self._turn = threading.Lock()
 
     def ask(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         """Say something, and wait for what the lane answers."""
-        tell(self._sock, message)
-        answer, fds = take(self._sock)
+        with self._turn:
+            tell(self._sock, message)
+            answer, fds = take(self._sock)
         if answer is None:
             raise SystemExit("the lane has ended")
         return answer, fds
 
     def at(self, step: str, **more: object) -> None:
         """Say where this process is, and wait to be let on: here a fault may happen."""
-        if not self.quiet:
-            self.ask({"at": step, **more})
+        self.ask({"at": step, **more})
 
     def say(self, **message: object) -> None:
         """Say something that needs no answer."""

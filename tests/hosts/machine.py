@@ -26,6 +26,7 @@ SHARED = Path("/var/tmp")
 """Storage that both hosts have mounted."""
 OWN = "/srv"
 """Each host's own, for files that are to be there, or different, or missing."""
+GROUP = Path("/sys/fs/cgroup/host2")
 AGENT_DIRECTORY = "/var/lib/phaul/incoming"
 """Where phaul's agent has its images."""
 WAIT = 10.0
@@ -319,14 +320,16 @@ class Hosts:
 def two_hosts(python_path: str, cache: str, *, sshd: bool = True) -> Iterator[Hosts]:
     """Make the two; root of the sandbox only.  host2 ends with the `with` block.
 
-    Without `sshd` there is a cable between them, and no more.
+    Without `sshd` there is a cable between them, and host2 has a cgroup of its own, GROUP.
     """
     here = Host("host1", os.getpid(), 1)
     mounted = _mount_own(here)
     shutil.copy(HERE / "init.py", "/run/host2-init.py")
     Path("/run/host2-fstab").write_text((_OWN + _OWN_NAMESPACES).format("host2"))
+    own = f'mkdir -p {GROUP} && echo $$ >{GROUP}/cgroup.procs && exec "$@"'
     process = subprocess.Popen(
         [
+            *(() if sshd else ("sh", "-ec", own, "sh")),
             *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--propagation", "private"),
             *("--net", "--uts", "--ipc", "--cgroup", "--"),
             *("python3", "-I", "-S", "/run/host2-init.py", "/run/host2-fstab"),
@@ -358,6 +361,8 @@ def two_hosts(python_path: str, cache: str, *, sshd: bool = True) -> Iterator[Ho
         else:
             process.kill()
         process.wait(WAIT)
+        if not sshd:
+            GROUP.rmdir()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
