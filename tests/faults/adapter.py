@@ -111,7 +111,8 @@ def be_agent(leash: Leash, order: dict[str, Any], fds: list[socket.socket]) -> i
 
 def be_settler(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) -> int:
     """`phaul resolve ID --yes`."""
-    resolve.reach = lambda _target: lambda: LeashedSource(leash)  # type: ignore[assignment]
+    # The command reaches its target as the user wrote it; here, as the lane has it.
+    setattr(resolve, "reach", lambda _target: lambda: LeashedSource(leash))  # noqa: B010
     return main(["resolve", order["id"], "--yes"])
 
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.crew import Child, Zygote
@@ -115,6 +116,7 @@ class Case:
     ) -> Child:
         log = f"{LOGS}/{len(self.children)}-{role}.log"
         child = self._zygotes[host].spawn(role, {**arguments, "log": log}, fds)
+        child.log = Path(log)
         self.children.append(child)
         self._selector.register(child.leash, selectors.EVENT_READ, child)
         return child

@@ -35,6 +35,7 @@ class Child:
         self.pid = int(dict(line.split(":", 1) for line in text.splitlines())["Pid"])
         self.status: int | None = None
         self.killed = False
+        self.log = Path(os.devnull)
         self.token = ""
         self.door: socket.socket | None = None
         self.criu: dict[str, int] = {}

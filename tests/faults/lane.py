@@ -138,7 +138,8 @@ class Lane:
             for take_away in in_the_way:
                 take_away()
                 status = self._resolve(case, seen)
-                if status not in (_UNSETTLED, None) and sampler.running(_RUNS_S):
+                again = seen.said.endswith("again to remove it")
+                if status not in (_UNSETTLED, None) and not again and sampler.running(_RUNS_S):
                     break
         case.wake()
         if case.fault.kind is Kind.STOP and not case.fault.seconds:
@@ -152,6 +153,7 @@ class Lane:
             settler.send(signal.SIGKILL)
             case.until(lambda: settler.status is not None, 2)
         seen.settlements.append(settler.status if settler.status is not None else -1)
+        seen.said = settler.log.read_text().strip()[-1500:]
         return settler.status
 
     def _look(self, case: Case, sampler: Sampler, seen: Seen, sufferer: Sufferer) -> None:

@@ -20,7 +20,8 @@ class Seen:
     """What was seen.
 
     `status` is how phaul ended, `killed` whether the fault, or a person, ended it.  `first` is
-    where the process ran when phaul had ended, `settled` the statuses of the settlements, `last` where it ran in the end.
+    where the process ran when phaul had ended, `settlements` are the statuses of
+    `phaul resolve`, `said` what the last one said, `last` is where it ran in the end.
     """
 
     status: int | None = None
@@ -32,6 +33,7 @@ class Seen:
     whole: list[str] = field(default_factory=list)
     entry: str = ""
     fate: str = ""
+    said: str = ""
     left: list[str] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
 

@@ -60,15 +60,19 @@ _LIVES: Final = {
     "restore": ("criu/restore/request", "criu/restore/answer"),
 }
 
+_SETTLEMENT: Final = """
+ask/hello answer/hello
+ask/ask answer/ask
+ask/recover criu/restore/request criu/restore/post-restore journal/destination/ready answer/recover
+journal/source/gone
+ask/commit journal/destination/releasing criu/restore/released answer/commit
+journal/source/back
+ask/discard answer/discard
+journal/source/there
+ask/bye answer/bye
+"""
 SETTLEMENT: Final = tuple(
-    f"settle/{step}"
-    for name in (
-        "ask/hello answer/hello ask/ask answer/ask ask/recover journal/destination/ready "
-        "criu/restore/request criu/restore/post-restore answer/recover journal/source/gone "
-        "ask/commit journal/destination/releasing criu/restore/released answer/commit "
-        "ask/discard answer/discard journal/source/back journal/source/there ask/bye answer/bye"
-    ).split()
-    for step in _both_sides(name)
+    f"settle/{step}" for name in _SETTLEMENT.split() for step in _both_sides(name)
 )
 """The steps of a settlement that a second fault may come at; each takes some of them."""
 

@@ -18,6 +18,8 @@ FOLDER: Final = Path("/var/tmp/faults")
 """On the storage that both hosts see."""
 _OWN: Final = Path("/srv/lines")
 """What only host1 has."""
+_TREE: Final = Path("/srv/tree")
+"""Of each host's own: CRIU's restore replaces a socket's file, and so a rollback would lose it."""
 _LEAVER: Final = Path(__file__).with_name("leaver.sh")
 
 _WORDS: Final = {
@@ -27,7 +29,7 @@ _WORDS: Final = {
         *("dirtier", "--size-mb", "4", "--rate", "500", "--kinds", "private,shared,file"),
         *("--file", FOLDER / "mapped"),
     ),
-    "tree": ("tree", "--beat-ms", "2", "--dir", FOLDER),
+    "tree": ("tree", "--beat-ms", "2", "--dir", _TREE),
 }
 
 
@@ -59,6 +61,8 @@ class Sufferer:
 def furnish(hosts: Hosts) -> None:
     """Make what a host has of its own and keeps."""
     hosts.source.write(_OWN, b"")
+    for host in hosts.both:
+        host.path(_TREE).mkdir()
 
 
 @contextmanager
