@@ -96,7 +96,7 @@ class Cgroups:
         Raises CgroupError if it is in one that cannot be reached from here.
         """
         try:
-            text = os.fsdecode((self.proc / str(pid) / "cgroup").read_bytes())
+            text = os.fsdecode(_bytes(f"{self.proc}/{pid}/cgroup"))
         except (FileNotFoundError, ProcessLookupError):
             return None
         except OSError as error:
@@ -310,11 +310,20 @@ _MEANS: Final = {
 def is_zombie(pid: int, proc: Path = _PROC) -> bool:
     """Whether a process is gone, or all of its threads are: in no group that would matter."""
     try:
-        fields = (proc / str(pid) / "stat").read_bytes().rpartition(b") ")[2].split()
+        fields = _bytes(f"{proc}/{pid}/stat").rpartition(b") ")[2].split()
     except OSError:
         return True
     # A leader that has ended is a zombie too, while its other threads go on.
     return fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
+
+
+def _bytes(path: str) -> bytes:
+    """What is in a small file of /proc; called for every task of a tree."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
 
 
 def _flag(text: str, key: str) -> bool:

@@ -86,5 +86,5 @@ def _end(entry: Entry) -> int:
         said += f"; {fate(entry)}"
     click.echo(said)
     if entry.state is State.UNKNOWN:
-        click.echo(f"`phaul resolve {entry.id}` says what is known", err=True)
+        click.echo(f"`phaul resolve {entry.id}` finds it", err=True)
     return exit_status(entry)

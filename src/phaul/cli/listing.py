@@ -7,6 +7,7 @@ from typing import Final
 import click
 import msgspec
 
+from phaul.cli.arrivals import arrival_json, arrival_text, arrived
 from phaul.cli.migrations import plain, registry, report_of
 from phaul.cli.render.look import Look
 from phaul.cli.render.status import status_of
@@ -38,7 +39,12 @@ def command(as_json: bool, show_all: bool) -> int:
         click.echo(_table(known, entries))
     if hidden := len(scan.entries) - len(entries):
         click.echo(f"{hidden} older not shown: `phaul list --all`", err=True)
-    if not scan.entries:
+    here = arrived()
+    if here:
+        click.echo("\n".join(["", "came here:"] if entries else ["came here:"]))
+    for arrival in here:
+        click.echo(arrival_text(arrival))
+    if not scan.entries and not here:
         click.echo("no migrations on this machine yet", err=True)
     for broken in scan.damaged:
         click.echo(f"{broken.id}: its entry is damaged: {plain(broken.why)}", err=True)
@@ -53,7 +59,12 @@ def _recent(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
 def _json(scan: Scan) -> str:
     damaged = [{"id": broken.id, "why": broken.why} for broken in scan.damaged]
     return msgspec.json.encode(
-        {"version": 1, "migrations": scan.entries, "damaged": damaged}
+        {
+            "version": 1,
+            "migrations": scan.entries,
+            "incoming": [arrival_json(arrival) for arrival in arrived()],
+            "damaged": damaged,
+        }
     ).decode()
 
 

@@ -12,6 +12,7 @@ import anyio
 import click
 import msgspec
 
+from phaul.cli.arrivals import arrived
 from phaul.cli.migrations import MIGRATION, fate, plain, registry
 from phaul.cli.wishing import reach
 from phaul.errors import OutcomeUnknown, PeerError, StateError, UsageError
@@ -71,7 +72,7 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     Exit status: 0 it runs on the target, 7 it runs here, 1 it has ended, 8 not settled.
     """
     known = registry()
-    entry = known.find(migration)
+    entry = _find(known, migration)
     if not entry.over and not _ended(entry, known, yes=yes):
         click.echo(
             f"the phaul of {entry.id}, PID {entry.phaul.pid}, does not answer: with --yes it is "
@@ -103,6 +104,20 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     else:
         click.echo("\n".join(_said(entry, record, found, resolution.peer, pid, done=yes)))
     return code
+
+
+def _find(known: Registry, migration: str) -> Entry:
+    """The migration; raises UsageError, which knows of those that came here, too."""
+    try:
+        return known.find(migration)
+    except UsageError as error:
+        for arrival in arrived(migration):
+            source = plain(arrival.record.source)
+            raise UsageError(
+                f"migration {arrival.record.id} came from {source}, whose journal decides",
+                remedy=f"on {source}: `phaul resolve {arrival.record.id}`",
+            ) from error
+        raise
 
 
 def _ended(entry: Entry, known: Registry, *, yes: bool) -> bool:

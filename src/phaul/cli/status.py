@@ -8,6 +8,7 @@ from typing import Final
 import click
 import msgspec
 
+from phaul.cli.arrivals import arrival_json, arrival_text, arrived
 from phaul.cli.migrations import (
     MIGRATION,
     exit_status,
@@ -21,6 +22,7 @@ from phaul.cli.render.look import Look
 from phaul.cli.render.result import round_text
 from phaul.cli.render.status import status_json, status_of, status_text
 from phaul.cli.values import parse_duration
+from phaul.destination.incoming import Arrival
 from phaul.errors import PeerError, UsageError
 from phaul.report.status import Status as Shown
 from phaul.source.steering import Refused, SetMaxDowntime, Standing, Status, ask
@@ -47,12 +49,20 @@ _INTERRUPTED: Final = 130
 def command(migration: str, as_json: bool, changes: tuple[str, ...], follow: bool) -> int:
     """Show how a migration stands: the one with this ID, or the last one.
 
+    Also of one that came here from another machine, by its ID.
+
     The beginning of an ID is enough.  With --follow a line is printed for each round, and the exit
     status is that of the migration; Ctrl-C ends the following, not the migration.
     """
     wanted = [_wanted(change) for change in changes]
     known = registry()
-    entry = known.find(migration)
+    try:
+        entry = known.find(migration)
+    except UsageError:
+        if wanted or not (here := arrived("" if migration == LAST else migration)):
+            raise
+        click.echo(_json(here[0]) if as_json else arrival_text(here[0]))
+        return 0
     for request in wanted:
         _change(known, entry, request)
     if not follow:
@@ -67,6 +77,10 @@ def command(migration: str, as_json: bool, changes: tuple[str, ...], follow: boo
     except KeyboardInterrupt:
         click.echo(f"{entry.id} goes on: `phaul cancel {entry.id}` ends it", err=True)
         return _INTERRUPTED
+
+
+def _json(arrival: Arrival) -> str:
+    return msgspec.json.encode({"v": 1, "incoming": arrival_json(arrival)}).decode()
 
 
 def _wanted(change: str) -> SetMaxDowntime:
@@ -128,7 +142,7 @@ def _text(known: Registry, entry: Entry, standing: Standing | None, *, most_roun
     status, look = _status(known, entry, standing), Look.of(sys.stdout)
     lines = [status_text(status, time.time(), look, most_rounds=most_rounds)]
     if entry.state is State.UNKNOWN:
-        lines.append(f"`phaul resolve {entry.id}` says what is known")
+        lines.append(f"`phaul resolve {entry.id}` finds it")
     elif not entry.over and standing is None:
         lines.append("(it does not answer right now)")
     return "\n".join(lines)

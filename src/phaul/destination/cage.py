@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from phaul.cgroups import Cgroups, LockedGroup, is_zombie
-from phaul.errors import CgroupError
+from phaul.cgroups import Cgroups, LockedGroup
+from phaul.errors import CgroupError, SubjectError
 from phaul.subjects.apart import Apart
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
@@ -32,6 +32,7 @@ __all__ = ["Cage", "kill_caged"]
 _HOST: Final = "destination"
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _WAIT_S: Final = 10.0
+_PAUSE_S: Final = 0.002
 
 _logger = logging.getLogger("phaul")
 
@@ -49,6 +50,8 @@ class Cage:
         self._own: LockedGroup | None = None
         self._others: tuple[LockedGroup, ...] = ()
         self._worker = -1
+        self._workers: set[int] = set()
+        self._since = 0
         self._adopts = self._over = False
         self._lock = threading.Lock()
 
@@ -60,7 +63,7 @@ class Cage:
     def prepare(self, pid: int) -> None:
         """Put a worker of CRIU in that may become the restoring one; it is idle, or will be.
 
-        It takes 10 to 20 ms (see Apart), in which nothing waits; `hold` then takes 0.1 ms.
+        It takes 5 to 20 ms (see Apart), in which nothing waits; `hold` then takes 0.2 ms.
         """
         with self._lock:
             self._put_in(pid)
@@ -73,6 +76,7 @@ class Cage:
             self._forget_worker()
             with suppress(ProcessLookupError):
                 self._worker = os.pidfd_open(pid)
+            self._since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
             # What loses its CRIU before it was gathered comes to this process: so it is found.
             self._adopt(True)
 
@@ -81,6 +85,7 @@ class Cage:
             return False
         try:
             own = self._own or self._make()
+            self._workers.add(pid)
             if self._apart.cgroups.group_of(pid) != own.group:
                 self._apart.cgroups.move(pid, own.group)
         except CgroupError as error:
@@ -98,18 +103,23 @@ class Cage:
         return own
 
     def gather(self, root: int) -> None:
-        """Cage the restored tree below `root`, which stands still, where CRIU moved it out."""
-        if self._own is None:
-            return
-        apart = self._apart
+        """Cage the restored tree below `root`, which stands still, where CRIU moved it out.
+
+        1 ms for one process, some 60 ms for 200.
+        """
+        with self._lock:
+            if self._own is not None:
+                self._gather(root, self._own.group)
+
+    def _gather(self, root: int, own: str) -> None:
         try:
-            tree = tree_pids(root, Proc(apart.cgroups.proc))
-            groups = apart.plan(self._name, tree, leave_out={self._own.group})
-            apart.take(groups, existing={self._own.group})
-        except CgroupError as error:
+            tree = tree_pids(root, Proc(self._apart.cgroups.proc))
+            groups = self._apart.plan(self._name, tree, leave_out={own})
+            self._apart.take(groups, existing={own})
+        except (CgroupError, SubjectError) as error:
             _logger.warning("the restored tree is not caged: %s", error)
         else:
-            self._others = tuple(each for each in groups if each.group != self._own.group)
+            self._others = tuple(each for each in groups if each.group != own)
             self._adopt(False)
 
     def leave(self) -> None:
@@ -152,9 +162,9 @@ class Cage:
             self._worker = -1
 
     def _kill_adopted(self) -> None:
-        """End the tasks of a CRIU that died before they were gathered: those moved out by it.
+        """End the tasks of a CRIU that died before they were gathered, and was to move them out.
 
-        All else that this process has started is in its own group.
+        All else that this process has started is in its own group; what was killed is reaped.
         """
         if not self._adopts or self._own is None:
             return
@@ -164,17 +174,26 @@ class Cage:
         while strays := self._strays(self._own):
             if time.monotonic() > until:
                 raise CgroupError(f"still there: PID {strays[0]}, half restored", host=_HOST)
-            for pid in strays:
+            for pid in reversed(strays):  # children first, as far as that goes
                 _end(pid)
+            time.sleep(_PAUSE_S)
 
     def _strays(self, own: LockedGroup) -> list[int]:
-        cgroups = self._apart.cgroups
-        return [
-            pid
-            for pid in tree_pids(os.getpid(), Proc(cgroups.proc))
-            if cgroups.group_of(pid) not in {own.home, own.group, None}
-            and not is_zombie(pid, cgroups.proc)
-        ]
+        """What is below this process, in no group that it starts anything in; zombies too."""
+        cgroups, me = self._apart.cgroups, os.getpid()
+        proc = Proc(cgroups.proc)
+        usual = {own.home, cgroups.group_of(me), None}
+
+        def restored(pid: int) -> bool:
+            stat = proc.process(pid)
+            if stat is None or stat.start < self._since or pid in {me, *self._workers}:
+                return False
+            try:
+                return cgroups.group_of(pid) not in usual
+            except CgroupError:  # one that is removed, or is out of sight
+                return True
+
+        return [pid for pid in tree_pids(me, proc) if restored(pid)]
 
 
 def kill_caged(groups: Iterable[LockedGroup], cgroups: Cgroups | None = None) -> None:

@@ -23,6 +23,7 @@ from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
+from phaul.destination.leftovers import end_copy
 from phaul.destination.session import DestinationSession
 from phaul.errors import ImageError, StateError, UsageError
 from phaul.incarnation import Incarnation
@@ -65,6 +66,8 @@ class Custody:
         """The process is known to be here, or known not to be."""
         self.told = anyio.Event()
         """The source has heard that over another connection, and needs nothing more."""
+        if record.state is DestinationState.RUNNING:
+            self.settled.set()
         self._owner = DestinationOwner(record.state)
         self._journal = Journal(incoming.path, DestinationRecord)
         self._engine = engine
@@ -200,6 +203,7 @@ class Custody:
                     self._owner.lapse()
                     self._change(state=DestinationState.IMAGES, unsure=True)
                     self._note()
+                    await end_copy(self.record, self._engine.host)
                     raise
                 self._owner.runs()
                 self._change(state=DestinationState.RUNNING)

@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,7 +24,15 @@ from phaul.errors import StateError, WorkDirError
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord, Journal
 
-__all__ = ["BASE", "SOCKET", "Incoming", "base_directory", "require_ours"]
+__all__ = [
+    "BASE",
+    "SOCKET",
+    "Arrival",
+    "Incoming",
+    "arrivals",
+    "base_directory",
+    "require_ours",
+]
 
 BASE: Final = Path("/var/lib/phaul/incoming")
 SOCKET: Final = "socket"
@@ -103,6 +112,30 @@ class Incoming:
         self._lock = -1
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """What is here of a migration that came from another machine; `living` if its agent is."""
+
+    path: Path
+    record: DestinationRecord
+    living: bool
+
+
+def arrivals(base: Path) -> tuple[Arrival, ...]:
+    """The migrations to this host that are not over, or not settled; the newest first.
+
+    What is damaged, or may not be read, is left out.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for path in base.iterdir():
+            with contextlib.suppress(StateError):
+                record = Journal(path, DestinationRecord).read()
+                if record is not None:
+                    found.append(Arrival(path, record, _is_locked(path)))
+    return tuple(sorted(found, key=lambda one: one.record.written_unix, reverse=True))
+
+
 def require_ours(base: Path, host: str) -> None:
     """Raise WorkDirError if others could write there."""
     found = base.lstat()
@@ -149,3 +182,12 @@ def _needed(path: Path) -> bool:
         return False
     known = record.state is DestinationState.RUNNING
     return record.state.owed or (known and time.time() - record.written_unix < _KNOWN_S)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether its agent lives, in whatever PID namespace."""
+    try:
+        os.close(_lock(path))
+    except BlockingIOError:
+        return True
+    return False

@@ -1,10 +1,13 @@
-"""The end of a copy whose agent is dead: it never ran, and nobody holds it any more.
+"""What became of a copy whose agent or CRIU is dead: whether it runs, or is to be
+ended.
 
-Runs on the destination, when a migration is settled.  CRIU ends by itself when its agent does, and
-kills what it restored; what is left of that after a moment is killed here.
+Runs on the destination, when a migration is settled, and when a release fails.  CRIU ends by itself
+when its agent does, and kills what it restored; what is left of that after a moment is killed here.
+A CRIU that is killed leaves its tasks waiting for a word of it, for good.
 """
 
 import signal
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -14,11 +17,42 @@ from phaul.destination.cage import kill_caged
 from phaul.errors import CgroupError, StateError
 from phaul.incarnation import Incarnation
 from phaul.storage.journal import DestinationRecord
+from phaul.subjects.proc import Proc
+from phaul.subjects.tree import tree_pids
 
-__all__ = ["end_copy"]
+__all__ = ["end_copy", "runs"]
 
+_STATISTICS: Final = "stats-restore"
+_MOVES_S: Final = 0.5
 _BY_ITSELF_S: Final = 3.0
 _KILL_S: Final = 10.0
+
+
+async def runs(record: DestinationRecord, images: Path) -> bool:
+    """Whether a copy that was to be let go runs, now that no CRIU has a hand in it any more.
+
+    CRIU writes its statistics when it has let all go (restore_root_task() in its cr-restore.c).
+    Without them it runs if all of it is there and moves: what stands still has done nothing yet.
+    """
+    if record.root is None or not record.root.alive():
+        return False
+    if (images / _STATISTICS).exists():
+        return True
+    before = _switches(record.root.pid)
+    await anyio.sleep(_MOVES_S)
+    whole = set(tree_pids(record.root.pid, Proc())) >= set(record.pids)
+    return whole and record.root.alive() and _switches(record.root.pid) != before
+
+
+def _switches(root: int) -> list[str]:
+    """How often each thread of the tree has been given a processor (proc_pid_status(5))."""
+    proc = Proc()
+    found = []
+    for pid in tree_pids(root, proc):
+        for thread in proc.numbers(pid, "task"):
+            text = proc.text(pid, "task", str(thread), "status") or ""
+            found += [line for line in text.splitlines() if "ctxt_switches" in line]
+    return found
 
 
 async def end_copy(record: DestinationRecord, host: str = "") -> None:
@@ -27,7 +61,10 @@ async def end_copy(record: DestinationRecord, host: str = "") -> None:
         await _empty(record, host)
         return
     await _empty(record, host)
-    record.root.signal(signal.SIGKILL)
+    for pid in reversed(tree_pids(record.root.pid, Proc()) if record.root.alive() else []):
+        one = Incarnation.of(pid)
+        if one is not None:
+            one.signal(signal.SIGKILL)
     if not await _ended(record.root, _KILL_S):
         raise StateError(f"the held copy, PID {record.root.pid}, cannot be killed", host=host)
 

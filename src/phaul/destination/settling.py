@@ -26,7 +26,7 @@ from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from phaul.criu.engine import Engine
 from phaul.destination.custody import Custody
 from phaul.destination.incoming import SOCKET, Incoming, require_ours
-from phaul.destination.leftovers import end_copy
+from phaul.destination.leftovers import end_copy, runs
 from phaul.errors import PeerError, PhaulError, StateError, UsageError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, State
@@ -197,7 +197,7 @@ async def _take(
     try:
         # Once more: its agent may have gone on until it ended.
         record = Journal(path, DestinationRecord).read() or record
-        record = await _after_death(record, engine.host)
+        record = await _after_death(record, path, engine.host)
     except BaseException:
         incoming.stay()
         incoming.close()
@@ -246,15 +246,16 @@ async def _fence(path: Path, record: DestinationRecord, host: str) -> Incoming:
     )
 
 
-async def _after_death(record: DestinationRecord, host: str) -> DestinationRecord:
+async def _after_death(record: DestinationRecord, path: Path, host: str) -> DestinationRecord:
     """What the journal comes to when its agent is dead."""
     match record.state:
         case DestinationState.READY | DestinationState.AGAIN:
             await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES)
         case DestinationState.RELEASING:
-            if record.root is not None and record.root.alive():
+            if record.images is not None and await runs(record, path / record.images):
                 return msgspec.structs.replace(record, state=DestinationState.RUNNING)
+            await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES, unsure=True)
         case DestinationState.RECEIVING | DestinationState.RESTORING:
             await end_copy(record, host)

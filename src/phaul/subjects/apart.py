@@ -30,15 +30,16 @@ class Apart:
     """Sets trees apart in groups called phaul-NAME`suffix`; with `freeze` they stand still there.
 
     `cgroups` is another hierarchy than this host's, for tests.  All methods block: an asynchronous
-    caller gives them a thread.  Natively, in ms, on a machine of two processors (Linux 6.18):
+    caller gives them a thread.  Natively, medians of 8 on a busy machine of two processors:
 
                             1 process       200 processes
-        plan                0.1 to 0.2      9 to 12
-        take                10 to 16        14 to 34
-        give_back           0.3 to 6        5 to 9
+        plan                0.3 ms          18 ms
+        take                15 ms           14 ms
+        give_back           8 ms            16 ms
+        kill                0.4 ms          32 ms
 
-    The first move waits for the kernel's readers (an RCU grace period, 10 to 20 ms), each further
-    one takes 0.02 ms.
+    A first move waits for an RCU grace period, some 7 to 20 ms; each one soon after it takes
+    0.03 ms.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ it, and is no obstacle to CRIU's kill.
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,7 +41,8 @@ class TreeLock(Apart):
 
         Nothing that stays is changed: a child of each group is made, and removed.
         """
-        for each in self.plan(f"try-{os.getpid()}", pids):
+        mine = f"try-{os.getpid()}-{threading.get_native_id()}"
+        for each in self.plan(mine, pids):
             self._try(each)
 
     def _try(self, each: LockedGroup) -> None:

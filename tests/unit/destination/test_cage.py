@@ -1,0 +1,117 @@
+"""The cage: what goes in, and that nothing is left of it.  With CRIU: tests/engine/test_cage.py."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phaul.cgroups import Cgroups
+from phaul.destination.cage import Cage, kill_caged
+from tests.unit.fake_cgroups import FakeCgroups
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+WORKER, ROOT, CHILD, SIBLING = os.getpid(), 2001, 2002, 2003
+"""The worker has to be a process that there is."""
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path) -> Iterator[FakeCgroups]:
+    """The agent in /agent; a tree that CRIU has put in two groups, and left in its own."""
+    found = FakeCgroups.at(tmp_path)
+    (found.proc / "self/cgroup").write_text("0::/agent\n")
+    found.process(WORKER, "/agent", parent=1, children=(ROOT,))
+    found.process(ROOT, "/app", parent=WORKER, children=(CHILD, SIBLING))
+    found.process(CHILD, "/app/part", parent=ROOT)
+    found.process(SIBLING, "/agent", parent=ROOT)
+    yield found
+    assert "phaul" not in str(found.tree()), "nothing of the cage is left"
+
+
+def place(cgroups: Cgroups) -> list[str | None]:
+    return [cgroups.group_of(pid) for pid in (WORKER, ROOT, CHILD, SIBLING)]
+
+
+def test_all_is_caged_and_comes_back(cgroups: FakeCgroups) -> None:
+    before = place(cgroups)
+    cage = Cage("ab12", cgroups)
+    cage.prepare(WORKER)
+    cage.hold(WORKER)
+    cgroups.move(SIBLING, "/agent/phaul-ab12.cage")  # as CRIU forks it there
+    cage.gather(ROOT)
+    caged = ["/agent/phaul-ab12.cage", "/app/phaul-ab12.cage", "/app/part/phaul-ab12.cage"]
+    assert place(cgroups) == [*caged, caged[0]]
+    assert [each.group for each in cage.groups] == caged
+    assert not any(cgroups.is_frozen(group) for group in caged)
+    cgroups.process(2010, caged[1], parent=ROOT)  # forked since it runs
+    cage.leave()
+    assert place(cgroups) == before
+    assert cgroups.group_of(2010) == "/app"
+    assert cage.groups == ()
+
+
+def test_a_group_that_is_the_agents_own_is_caged_too(cgroups: FakeCgroups) -> None:
+    cage = Cage("ab12", cgroups)
+    cage.hold(WORKER)
+    cage.gather(SIBLING)
+    assert cgroups.group_of(SIBLING) == "/agent/phaul-ab12.cage"
+    assert len(cage.groups) == 1
+    cage.leave()
+    assert cgroups.group_of(SIBLING) == "/agent"
+
+
+def test_all_that_is_caged_is_killed(cgroups: FakeCgroups) -> None:
+    cage = Cage("ab12", cgroups)
+    cage.hold(WORKER)
+    cage.gather(ROOT)
+    cage.kill()
+    assert place(cgroups) == [None, None, None, None]
+    cage.kill()
+
+
+def test_the_journal_is_enough_to_end_it(cgroups: FakeCgroups) -> None:
+    cage = Cage("ab12", cgroups)
+    cage.hold(WORKER)
+    cage.gather(ROOT)
+    kill_caged(cage.groups, cgroups)
+    assert place(cgroups) == [None, None, None, None]
+    kill_caged(cage.groups, cgroups)
+    cage.kill()
+
+
+def test_what_is_over_takes_nobody_in(cgroups: FakeCgroups) -> None:
+    before = place(cgroups)
+    cage = Cage("ab12", cgroups)
+    cage.leave()
+    cage.prepare(WORKER)
+    cage.hold(WORKER)
+    cage.gather(ROOT)
+    cage.kill()
+    assert place(cgroups) == before
+
+
+def test_a_tree_that_cannot_be_caged_is_left_where_it_is(
+    cgroups: FakeCgroups, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = place(cgroups)
+    cage = Cage("ab12", cgroups)
+    cage.hold(WORKER)
+    cgroups.full.add("/app/part")
+    cage.gather(ROOT)
+    assert "not caged" in caplog.text
+    assert place(cgroups)[1:] == before[1:]
+    cage.leave()
+    assert place(cgroups) == before
+
+
+def test_without_cgroups_nothing_is_done_and_nothing_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Cgroups, "find", lambda *_: None)
+    cage = Cage("ab12")
+    cage.prepare(WORKER)
+    cage.hold(WORKER)
+    cage.gather(ROOT)
+    assert cage.groups == ()
+    cage.leave()
+    cage.kill()
