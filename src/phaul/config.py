@@ -45,7 +45,8 @@ class Config:
     side's CRIU where the caller knows it: the two then are compared before anything is sent.
     `require_pre_copy` refuses to fall back to stop and copy on a kernel without soft-dirty.
     With `second_lock`, where there is cgroup v2, the tree is held by a frozen cgroup too as soon as
-    it is dumped, so that it stands still whatever becomes of this process and of CRIU.
+    it is dumped, so that it stands still whatever becomes of this process and of CRIU: then whoever
+    comes after it has to thaw or kill what is in `phaul-PID.lock` below the tree's own cgroup.
     `log_level` is CRIU's (1 errors, 2 warnings, 3 information, 4 all; each level costs downtime).
     """
 
@@ -58,7 +59,7 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     peer_criu: Version | None = None
     require_pre_copy: bool = False
-    second_lock: bool = True
+    second_lock: bool = False
     log_level: int = 2
 
     def __post_init__(self) -> None:

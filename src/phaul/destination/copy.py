@@ -32,8 +32,9 @@ class HeldCopy:
         self._operation = operation
         self._cage = cage
         self.pid = pid
-        # Once CRIU has said `pre-resume` all of it runs, whatever becomes of CRIU.  (Of 90 that were
-        # killed before in their release, 60 had let all go, 28 none, 2 a part.)
+        # Once CRIU has said `pre-resume` all of it runs, whatever becomes of CRIU: so it was with
+        # each of those that were killed after it.  Killed before, most waited for ever, some were
+        # dead in part.
         self._resumed = False
 
     @classmethod

@@ -251,6 +251,7 @@ class Migration:
                         criu=self._order.criu,
                         options=preflight.criu_options(),
                         timeouts=timeouts,
+                        second_lock=True,
                     ),
                     counterpart,
                     counterpart,
