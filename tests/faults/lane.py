@@ -139,7 +139,8 @@ class Lane:
                 take_away()
                 status = self._resolve(case, seen)
                 again = seen.said.endswith("again to remove it")
-                if status not in (_UNSETTLED, None) and not again and sampler.running(_RUNS_S):
+                done = status is not None and status >= 0 and status != _UNSETTLED
+                if done and not again and sampler.running(_RUNS_S):
                     break
         case.wake()
         if case.fault.kind is Kind.STOP and not case.fault.seconds:

@@ -81,7 +81,7 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
     subject = Subject(words[0], pid, report)
     criu = ["criu"]
     if Kind.EXIT in (fault.kind, fault.then.kind if fault.then else None):
-        criu = ["sh", str(_LEAVER), "criu"]
+        criu = ["bash", str(_LEAVER), "criu"]
     environment = {"CRIU_FAULT": str(fault.number)} if fault.kind is Kind.FAULT else {}
     order = {
         "pid": pid,
