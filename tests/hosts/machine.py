@@ -26,6 +26,7 @@ SHARED = Path("/var/tmp")
 """Storage that both hosts have mounted."""
 OWN = "/srv"
 """Each host's own, for files that are to be there, or different, or missing."""
+GROUP = Path("/sys/fs/cgroup/host2")
 AGENT_DIRECTORY = "/var/lib/phaul/incoming"
 """Where phaul's agent has its images."""
 WAIT = 10.0
@@ -316,14 +317,19 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
-    """Make the two; root of the sandbox only.  host2 ends with the `with` block."""
+def two_hosts(python_path: str, cache: str, *, sshd: bool = True) -> Iterator[Hosts]:
+    """Make the two; root of the sandbox only.  host2 ends with the `with` block.
+
+    Without `sshd` there is a cable between them, and host2 has a cgroup of its own, GROUP.
+    """
     here = Host("host1", os.getpid(), 1)
     mounted = _mount_own(here)
     shutil.copy(HERE / "init.py", "/run/host2-init.py")
     Path("/run/host2-fstab").write_text((_OWN + _OWN_NAMESPACES).format("host2"))
+    own = f'mkdir -p {GROUP} && echo $$ >{GROUP}/cgroup.procs && exec "$@"'
     process = subprocess.Popen(
         [
+            *(() if sshd else ("sh", "-ec", own, "sh")),
             *("unshare", "--pid", "--fork", "--kill-child", "--mount", "--propagation", "private"),
             *("--net", "--uts", "--ipc", "--cgroup", "--"),
             *("python3", "-I", "-S", "/run/host2-init.py", "/run/host2-fstab"),
@@ -338,12 +344,15 @@ def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
         init = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
         there = Host("host2", init, 2)
         _join(here, there)
+        if sshd:
+            _let_in(here, there)
         for host in (here, there):
             host.write("/usr/local/bin/phaul", _PHAUL.format(path=python_path, cache=cache), 0o755)
         process.stdin.write("go\n")
         process.stdin.flush()
         assert process.stdout.readline() == "ready\n"
-        here.run(["ssh", "root@host2", "true"], check=True)
+        if sshd:
+            _wait_for_sshd(here)
         yield Hosts(here, there)
     finally:
         if init:
@@ -352,6 +361,8 @@ def two_hosts(python_path: str, cache: str) -> Iterator[Hosts]:
         else:
             process.kill()
         process.wait(WAIT)
+        if not sshd:
+            GROUP.rmdir()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
@@ -368,12 +379,16 @@ def _mount_own(host: Host) -> list[str]:
 
 
 def _join(here: Host, there: Host) -> None:
-    """Put a cable between the two, and let root of the one log in to the other."""
+    """Put a cable between the two."""
     cable = f"ip link add veth1 type veth peer name veth2 netns {there.init}"
     here.run(
         ["sh", "-ec", f"{cable}; ip addr add {here.address}/24 dev veth1; ip link set veth1 up"],
         check=True,
     )
+
+
+def _let_in(here: Host, there: Host) -> None:
+    """Let root of the one log in to the other."""
     ssh = Path("/root/.ssh")
     ssh.mkdir(mode=0o700, exist_ok=True)
     for key in (ssh / "id_ed25519", Path("/run/host2-key")):
@@ -388,3 +403,11 @@ def _join(here: Host, there: Host) -> None:
     there.write("/run/sshd_config", _SSHD)
     there.path("/root/.ssh").mkdir(mode=0o700)
     there.write("/root/.ssh/authorized_keys", (ssh / "id_ed25519.pub").read_text(), 0o600)
+
+
+def _wait_for_sshd(here: Host) -> None:
+    """It listens only after it has gone into the background."""
+    until = time.monotonic() + WAIT
+    while (done := here.run(["ssh", "root@host2", "true"])).returncode:
+        assert time.monotonic() < until, f"no ssh to host2: {done.stderr}"
+        time.sleep(0.05)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 CODE = ("src", "lab", "tests", "examples", "bench", "tools")
-TYPED = ("src", "tests/unit", "tests/hosts", "examples", "bench", "tools", "lab")
+TYPED = ("src", "tests/unit", "tests/hosts", "tests/faults", "examples", "bench", "tools", "lab")
 MOST_LINES = 400
 
 

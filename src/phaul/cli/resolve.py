@@ -82,6 +82,8 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     entry = known.find(entry.id)
     record = Journal(known.directory(entry), SourceRecord).read()
     if entry.state is not State.UNKNOWN and (record is None or record.settled):
+        if yes:
+            known.tidy(entry)
         return _settled(entry)
     resolution = Resolution(
         id=entry.id,
@@ -99,6 +101,8 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     pid = resolution.destination_pid or entry.destination_pid
     if yes and found.verdict is not Verdict.UNKNOWN:
         _write_down(known, entry, found, pid, code)
+        if found.verdict is not Verdict.LOST:
+            known.tidy(entry)
     if as_json:
         click.echo(_json(entry, found, resolution.peer, pid, code, done=yes))
     else:

@@ -6,6 +6,7 @@ the terminal reaches phaul and never CRIU in the middle of a cutover.
 """
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -171,6 +172,16 @@ class Swrk:
             text = os.pread(self._stderr, _STDERR_LIMIT, start).decode(errors="replace")
             self._said = (text.strip().splitlines() or [""])[-1]
         return self._said
+
+    def has_ended(self) -> bool:
+        """Whether the worker has ended, or is about to.
+
+        A process that dies closes its sockets before what it traces is let go (the kernel's
+        do_exit: exit_files, then exit_notify).  So whatever this says False to is still held.
+        """
+        ends = select.poll()
+        ends.register(self.sock, select.POLLRDHUP)
+        return bool(ends.poll(0))
 
     def let_go(self) -> None:
         """Let a worker that gave its last answer end by itself: it has no more to be asked.

@@ -108,6 +108,8 @@ class Incoming:
             return
         if not self._stays:
             shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.socket.unlink()  # nobody listens there any more
         os.close(self._lock)
         self._lock = -1
 
@@ -167,8 +169,21 @@ def _remove_stale(base: Path) -> None:
                 young = time.time() - path.stat().st_mtime < 60
                 if not young and not _needed(path):
                     shutil.rmtree(path, ignore_errors=True)
+                elif _runs(path):  # of which only the journal is needed
+                    shutil.rmtree(path / "images", ignore_errors=True)
+                    (path / SOCKET).unlink(missing_ok=True)
             finally:
                 os.close(lock)
+
+
+def _runs(path: Path) -> bool:
+    if (path / _KEEP).exists():
+        return False
+    try:
+        record = Journal(path, DestinationRecord).read()
+    except StateError:
+        return False
+    return record is not None and record.state is DestinationState.RUNNING
 
 
 def _needed(path: Path) -> bool:

@@ -129,10 +129,15 @@ class Cutover:
         Both are seen to their end; what the page server says counts first.
         """
         failed: list[Exception] = []
+        operation = self._operation
+        assert operation is not None
 
         async def lock() -> None:
             try:
                 await self._ownership.lock()
+                if operation.worker.has_ended():
+                    # It may have run on between the dump and the lock: what was dumped is stale.
+                    await operation.worker.receive(operation.name)
             except Exception as error:
                 failed.append(error)
 

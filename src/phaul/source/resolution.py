@@ -5,6 +5,7 @@ to be done is `protocol.settlement`'s; here it is looked, and done, in its order
 off anywhere, and begun again.
 """
 
+import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from phaul._version import __version__
 from phaul.config import Timeouts
 from phaul.criu.facts import host_name
 from phaul.errors import (
+    CgroupError,
     IncompatiblePeer,
     LockUnavailable,
     OutcomeUnknown,
@@ -42,6 +44,8 @@ from phaul.transport.base import SourceEnd
 from phaul.transport.caller import Caller
 
 __all__ = ["Found", "Resolution"]
+
+_logger = logging.getLogger("phaul")
 
 _HELLO_S: Final = 120.0
 _ASK_S: Final = 60.0
@@ -139,7 +143,7 @@ class Resolution:
         if act:
             for step in found.settlement.steps:
                 record = await self._do(step, record, caller)
-            record = self._conclude(record, found)
+            record = await self._conclude(record, found)
         with suppress(PeerError):
             await caller.call(m.Bye(), _ASK_S)
         return found
@@ -158,12 +162,13 @@ class Resolution:
             for step in found.settlement.steps:
                 record = await self._do(step, record, None)
             if copy is not Copy.UNREACHED:
-                self._conclude(record, found)
+                await self._conclude(record, found)
         return found
 
-    def _conclude(self, record: SourceRecord, found: Found) -> SourceRecord:
+    async def _conclude(self, record: SourceRecord, found: Found) -> SourceRecord:
         match found.verdict:
             case Verdict.THERE:
+                await self._remove_lock(record)
                 record = msgspec.structs.replace(record, state=SourceState.THERE, settled=True)
             case Verdict.UNKNOWN:
                 return record
@@ -197,6 +202,15 @@ class Resolution:
                 assert caller is not None
                 await caller.call(m.Discard(), _ASK_S)
                 return record
+
+    async def _remove_lock(self, record: SourceRecord) -> None:
+        """Remove the groups of the second lock, in which nobody is any more."""
+        lock = _tree_lock(record)
+        if lock is not None and record.root.boot == _boot():
+            try:
+                await anyio.to_thread.run_sync(lock.kill, record.groups)
+            except CgroupError as error:
+                _logger.warning("%s", error)
 
     async def _resume(self, record: SourceRecord) -> SourceRecord:
         record = await anyio.to_thread.run_sync(

@@ -307,6 +307,13 @@ class Registry:
         except OSError as error:
             raise StateError(f"{entry.id} cannot be written down: {error.strerror}") from error
 
+    def tidy(self, entry: Entry) -> None:
+        """Remove what a phaul that has died left of a settled migration: images, and its socket."""
+        directory = self.directory(entry)
+        for path in (self.socket(entry), *directory.glob("images/*/*.img")):
+            with suppress(OSError):
+                path.unlink()
+
     def prune(self, keep: int) -> tuple[str, ...]:
         """Forget all but the newest `keep` of those that are over and settled; returns their ids.
 
