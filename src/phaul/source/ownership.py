@@ -63,8 +63,6 @@ class Ownership:
         self._record: SourceRecord | None = None
         self._tree: tuple[Incarnation, ...] = ()
         self._groups: tuple[LockedGroup, ...] = ()
-        self.unlocked = "" if second_lock else "it was not asked for"
-        """Why there is no second lock; "" if there is."""
 
     @property
     def state(self) -> SourceState:
@@ -93,7 +91,7 @@ class Ownership:
             try:
                 groups = self._lock.plan(name, pids)
             except LockUnavailable as error:
-                self.unlocked = error.what
+                _logger.warning("there is no second lock: %s", error)
         root = next((one for one in self._tree if one.pid == self._subject.pid), None)
         if self._ledger is not None and root is not None:
             self._record = SourceRecord(
@@ -105,15 +103,14 @@ class Ownership:
                 groups=groups,
             )
             # What is going to be done is on the disk before it is: whoever finds it can undo it.
+            back = msgspec.structs.replace(self._record, state=SourceState.BACK)
+            self._ledger.journal.prepare(back)
             self._write(sync=True)
-            self._ledger.journal.prepare(
-                msgspec.structs.replace(self._record, state=SourceState.BACK)
-            )
         if groups and self._lock is not None:
             try:
                 self._lock.take(groups)
             except CgroupError as error:
-                self.unlocked = error.what
+                _logger.warning("there is no second lock: %s", error)
                 groups = ()
                 self._change(groups=groups)
                 self._write(sync=True)
