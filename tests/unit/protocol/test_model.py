@@ -153,8 +153,12 @@ def test_under_the_lock_a_source_that_loses_power_after_ready_loses_nothing() ->
     assert seen
 
 
-def search(flaw: Flaw, *locks: bool) -> None:
-    kind = type("Flawed", (Cutover,), {"flaws": frozenset({flaw}), "locks": locks, "ends": False})
+def search(flaw: Flaw, *locks: bool, faults: tuple[str, ...], ends: bool) -> None:
+    kind = type(
+        "Flawed",
+        (Cutover,),
+        {"flaws": frozenset({flaw}), "faults": faults, "locks": locks, "ends": ends},
+    )
     run_state_machine_as_test(kind, settings=SEARCH)
 
 
@@ -200,12 +204,12 @@ def test_each_rule_is_needed(flaw: Flaw) -> None:
 
 def test_kill_and_commit_swapped_make_two() -> None:
     with pytest.raises((TwoCopies, TwoHistories)):
-        search(Flaw.COMMIT_BEFORE_KILL, True, False)
+        search(Flaw.COMMIT_BEFORE_KILL, False, faults=(_DIES, "source criu dies"), ends=False)
 
 
 def test_a_second_lock_that_does_not_hold_makes_two() -> None:
     with pytest.raises((TwoCopies, TwoHistories)):
-        search(Flaw.LOCK_LETS_GO, True)
+        search(Flaw.LOCK_LETS_GO, True, faults=(_DIES, _DARK), ends=True)
 
 
 def test_every_flaw_is_searched_for() -> None:
