@@ -234,10 +234,23 @@ def tree_left(tree: tuple[Incarnation, ...]) -> Tree:
 
 
 def _lives(one: Incarnation) -> bool:
+    # In this order: what has taken its SIGKILL is exiting.
+    if _killed(one.pid):
+        return False
     found = Proc().process(one.pid)
     if found is None or found.start != one.start or found.state in "ZX":
         return False
     return not found.flags & _PF_EXITING and one.alive()
+
+
+def _killed(pid: int) -> bool:
+    """Whether SIGKILL is on its way to a process: then it is never again in its own code.
+
+    On a busy machine it may be a while until it has a processor to end on.
+    """
+    status = Proc().status(pid) or {}
+    pending = int(status.get("SigPnd", "0"), 16) | int(status.get("ShdPnd", "0"), 16)
+    return bool(pending & 1 << (signal.SIGKILL - 1))
 
 
 async def end_rest(
