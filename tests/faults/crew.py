@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.faults.wire import pair, take, tell
 from tests.hosts.machine import GROUP, Host
 
-__all__ = ["Child", "Zygote", "below", "gone", "signal_outer"]
+__all__ = ["Child", "Zygote", "children", "gone", "signal_outer"]
 
 _ENVIRONMENT: Final = {
     "PYTHONPATH": "/phaul/src:/phaul:/site",
@@ -50,7 +50,7 @@ class Child:
 
     def find(self, inner: int) -> int | None:
         """The PID here of a process below it that counts as `inner` there."""
-        for pid in below(self.pid):
+        for pid in _below(self.pid):
             if _inner(pid) == inner:
                 return pid
         return None
@@ -65,17 +65,21 @@ class Child:
             self._handle = -1
 
 
-def below(pid: int) -> list[int]:
-    """All descendants of a process."""
+def children(pid: int) -> list[int]:
+    """The children of a process."""
     found: list[int] = []
-    todo = [pid]
-    while todo:
-        with suppress(OSError):
-            for task in Path(f"/proc/{todo.pop()}/task").iterdir():
-                children = [int(word) for word in (task / "children").read_text().split()]
-                found += children
-                todo += children
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     return found
+
+
+def _below(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found = [pid]
+    for one in found:
+        found += children(one)
+    return found[1:]
 
 
 def _inner(pid: int) -> int:

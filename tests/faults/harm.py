@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from tests.faults.crew import Child, below, signal_outer
+from tests.faults.crew import Child, children, signal_outer
 from tests.faults.lanehosts import DISK
 from tests.faults.plan import EVER, LATE, FaultPoint, Kind
 from tests.faults.proxy import Flow, Link, Wound
@@ -110,7 +110,7 @@ class Harm:
             return
         self.done = True
         if fault.kind is Kind.EXIT:  # the wrapper then leaves with its status
-            for real in below(pid):
+            for real in children(pid):
                 signal_outer(real, signal.SIGKILL)
             return
         if fault.kind is Kind.KILL:

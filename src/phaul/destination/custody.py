@@ -176,7 +176,8 @@ class Custody:
         match self.state:
             case DestinationState.RECEIVING | DestinationState.RESTORING:
                 return Copy.BEGUN
-            case DestinationState.READY:
+            case DestinationState.READY | DestinationState.RELEASING:
+                # One that is being let go may still fail to; to be told so again waits for that.
                 return Copy.HELD
             case DestinationState.IMAGES | DestinationState.AGAIN:
                 return Copy.UNSURE if self.record.unsure else Copy.IMAGES
