@@ -298,6 +298,8 @@ class Custody:
                 if runs and keep_images:
                     self.incoming.keep("the images were asked to be kept")
                 elif not self.state.owed:
+                    if runs and not told:
+                        self._write(sync=True)  # else the images would be all that tells of it
                     shutil.rmtree(self.incoming.images, ignore_errors=True)
                 if self.state.owed or (runs and not told):
                     self.incoming.stay()

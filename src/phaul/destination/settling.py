@@ -24,9 +24,10 @@ import msgspec
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from phaul.criu.engine import Engine
+from phaul.destination.cage import criu_ended
 from phaul.destination.custody import Custody
 from phaul.destination.incoming import SOCKET, Incoming, require_ours
-from phaul.destination.leftovers import end_copy, runs
+from phaul.destination.leftovers import end_copy, leave, runs
 from phaul.errors import PeerError, PhaulError, StateError, UsageError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, State
@@ -45,6 +46,7 @@ _PATIENCE_S: Final = 5.0
 """An agent that lives answers Ask within this time, whatever it is at."""
 _WORK_S: Final = 900.0
 """A Recover restores a whole process."""
+_CRIU_S: Final = 10.0
 _FENCE_S: Final = 15.0
 
 _logger = logging.getLogger("phaul")
@@ -253,10 +255,15 @@ async def _after_death(record: DestinationRecord, path: Path, host: str) -> Dest
             await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES)
         case DestinationState.RELEASING:
+            await criu_ended(record.cage, _CRIU_S)
             if record.images is not None and await runs(record, path / record.images):
+                await leave(record)
                 return msgspec.structs.replace(record, state=DestinationState.RUNNING)
             await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES, unsure=True)
+        case DestinationState.RUNNING:
+            await leave(record)
+            return record
         case DestinationState.RECEIVING | DestinationState.RESTORING:
             await end_copy(record, host)
             return record

@@ -189,16 +189,14 @@ class Ownership:
                 return (error,)
         return ()
 
-    def there(self) -> None:
-        """The destination says that it runs there."""
+    async def there(self) -> None:
+        """The destination says that it runs there; on the disk before it is let forget that."""
         self._owner.there()
         self._change(state=SourceState.THERE)
-        self._note()
-
-    def settled(self) -> None:
-        """The destination has nothing left of it to settle."""
-        self._change(settled=True)
-        self._note()
+        try:
+            await anyio.to_thread.run_sync(partial(self._write, sync=True))
+        except StateError as error:
+            _logger.warning("%s", error)
 
     def _change(self, **changes: object) -> None:
         if self._record is not None:

@@ -181,6 +181,7 @@ class Resolution:
             case Step.RESUME:
                 return await self._resume(record)
             case Step.KILL_REST:
+                record = self._journal.write(record, sync=True)  # what is acted upon, stands
                 await end_rest(record.tree, record.groups, _tree_lock(record))
                 return record
             case Step.RESTORE:
