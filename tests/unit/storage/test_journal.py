@@ -12,7 +12,7 @@ from phaul.cgroups import LockedGroup
 from phaul.errors import StateError
 from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import DestinationState, SourceState
-from phaul.storage import journal, state_dir
+from phaul.storage import journal
 from phaul.storage.journal import DestinationRecord, Journal, SourceRecord
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -82,7 +82,7 @@ def test_what_is_synced_is_on_the_disk_and_so_is_its_name(
         done.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(state_dir.os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(Path, "rename", move)
     made = Journal(tmp_path, SourceRecord)
     made.write(LOCKED, sync=True)
