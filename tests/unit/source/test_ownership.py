@@ -3,7 +3,8 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import anyio
@@ -26,6 +27,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 KEY = "0123456789abcdef" * 2
 
 
+def until(fact: Callable[[], bool]) -> None:
+    """Wait for what a signal brings about in a moment."""
+    end = time.monotonic() + 30
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 class Lock:
     """A second lock that stops what it holds by SIGSTOP, and notes what the journal said then."""
 
@@ -40,7 +49,10 @@ class Lock:
 
     def take(self, groups: Iterable[LockedGroup]) -> None:
         self._do("take")
+        groups = tuple(groups)
         self._signal(groups, signal.SIGSTOP)
+        for pid in (pid for each in groups for pid in each.pids):
+            until(lambda pid=pid: state(pid) == "T")  # type: ignore[misc]
 
     def give_back(self, groups: Iterable[LockedGroup]) -> None:
         self._do("give_back")
@@ -148,7 +160,7 @@ async def test_it_is_written_that_it_is_back_before_it_runs(
     assert await made.back() == ()
     assert lock.done[-1] == ("give_back", SourceState.BACK)
     assert on_disk(ledger) is SourceState.BACK
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
     assert await made.back() == ()
     assert len(lock.done) == 3
     with pytest.raises(ProtocolError):
@@ -170,7 +182,7 @@ async def test_without_a_journal_the_lock_is_taken_and_given_back(
     made = await locked(subject, None)
     assert state(subject.pid) == "T"
     assert await made.back() == ()
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
 
 
 async def test_a_lock_that_is_not_to_be_had(
@@ -209,7 +221,7 @@ async def test_a_journal_that_cannot_be_written_locks_nothing(
     assert made.state is SourceState.FREEZING
     # It runs on all the same, and what failed is told.
     assert await made.back()
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
 
 
 async def test_a_cancel_does_not_tear_the_lock_apart(
@@ -223,7 +235,7 @@ async def test_a_cancel_does_not_tear_the_lock_apart(
     assert [what for what, _ in lock.done] == ["plan", "take"]
     assert made.state is SourceState.LOCKED
     assert await made.back() == ()
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
 
 
 async def test_on_a_disk_that_has_filled_up_it_is_back_by_what_was_laid_ready(
@@ -234,7 +246,7 @@ async def test_on_a_disk_that_has_filled_up_it_is_back_by_what_was_laid_ready(
     failures = await made.back()
     assert ["No space left" in failure.what for failure in failures] == [True]
     assert lock.done[-1] == ("give_back", SourceState.BACK)
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
 
 
 async def test_nothing_can_be_written_at_all(
@@ -245,7 +257,7 @@ async def test_nothing_can_be_written_at_all(
     monkeypatch.setattr(journal_module, "write_whole", full)
     (ledger.journal.path.parent / ".back-journal.json").unlink()
     assert len(await made.back()) == 2
-    assert running(subject.pid)
+    until(lambda: running(subject.pid))
     assert lock.done[-1] == ("give_back", SourceState.LOCKED)
 
 
@@ -301,7 +313,7 @@ class TestGone:
         assert made.state is SourceState.DECIDED
         assert await made.back(whole=True) == ()
         assert on_disk(ledger) is SourceState.BACK
-        assert running(subject.pid)
+        until(lambda: running(subject.pid))
 
     async def test_all_of_it_is_left_and_locked(
         self, subject: Subject, ledger: Ledger, lock: Lock
@@ -310,7 +322,7 @@ class TestGone:
         made.decide()
         assert await made.gone()
         assert lock.done[-1] == ("kill", SourceState.DECIDED)
-        assert not running(subject.pid)
+        until(lambda: not running(subject.pid))
 
     async def test_the_root_is_gone(self, subject: Subject, ledger: Ledger) -> None:
         """CRIU has begun to kill: there is no way back, locked or not."""
@@ -319,7 +331,7 @@ class TestGone:
         children = kin(subject.pid)
         os.kill(subject.pid, signal.SIGKILL)
         assert await made.gone()
-        assert not any(running(pid) for pid in children)
+        until(lambda: not any(running(pid) for pid in children))
 
     async def test_what_cannot_be_killed(
         self, subject: Subject, ledger: Ledger, lock: Lock
