@@ -5,16 +5,19 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine hosts vm lint format bench setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts faults vm lint format bench setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
 
-test: setup lab ## linters, unit tests, the real CRIU natively, two hosts, two guests
-	$(PYTHON) -m tools.run_tests unit engine hosts lab vm
+test: setup lab ## linters, unit tests, the real CRIU natively, two hosts, faults, two guests
+	$(PYTHON) -m tools.run_tests unit engine hosts faults lab vm
 
 unit engine hosts vm: setup lab ## one of the suites
 	$(PYTHON) -m tools.run_tests $@
+
+faults: setup lab ## 1,000 faults in migrations, each judged; SEED=N, CASES=N, or CASE='TEXT' of a failure
+	$(PYTHON) -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(CASE),--case '$(CASE)')
 
 lint: setup
 	$(PYTHON) -m pytest -q tests/unit/test_lint.py

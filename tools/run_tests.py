@@ -3,6 +3,7 @@
     unit     linters and unit tests, here
     engine   the real CRIU, natively: in the sandbox, under its Python
     hosts    the command, between two hosts with ssh: namespaces in the sandbox
+    faults   a sample of the faults; `make faults` does a thousand
     lab      the lab itself
     vm       two guests
 
@@ -122,6 +123,11 @@ def hosts(report: Path) -> int:
     return in_sandbox(report, ["tests/hosts"])
 
 
+def faults(report: Path) -> int:
+    """A sample of what `python -m tests.faults` does; it makes its own sandboxes."""
+    return on_host(report, ["tests/faults"])
+
+
 def lab(report: Path) -> int:
     """The lab's own tests.  Apart from `vm`: each has guests of its own until its end."""
     return on_host(report, ["tests/lab"])
@@ -136,6 +142,7 @@ SUITES: dict[str, Callable[[Path], int]] = {
     "unit": unit,
     "engine": engine,
     "hosts": hosts,
+    "faults": faults,
     "lab": lab,
     "vm": vm,
 }
