@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine hosts vm lint format bench setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts vm faults-vm lint format bench setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
@@ -14,6 +14,9 @@ test: setup lab ## linters, unit tests, the real CRIU natively, two hosts, two g
 	$(PYTHON) -m tools.run_tests unit engine hosts lab vm
 
 unit engine hosts vm: setup lab ## one of the suites
+	$(PYTHON) -m tools.run_tests $@
+
+faults-vm: setup lab ## power, link and processes cut at each moment of a migration between the guests
 	$(PYTHON) -m tools.run_tests $@
 
 lint: setup
