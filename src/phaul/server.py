@@ -3,21 +3,25 @@
 Runs on the destination, in any process there that may drive CRIU.
 """
 
+import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import anyio
-import anyio.from_thread
 
 from phaul.config import Config
 from phaul.criu.rpc import CriuOptions, Version
 from phaul.destination.session import DestinationSession
+from phaul.errors import UsageError
 
 __all__ = ["Server"]
+
+_T = TypeVar("_T")
 
 
 class Server:
@@ -29,13 +33,8 @@ class Server:
     """
 
     def __init__(self, config: Config) -> None:
-        self._portal, self._thread = _start_loop()
-        try:
-            self._context = self._portal.wrap_async_context_manager(DestinationSession(config))
-            self._session = self._context.__enter__()
-        except BaseException:
-            self._stop_loop()
-            raise
+        self._running = _Running(DestinationSession(config))
+        self._session = self._running.session
 
     @property
     def criu_version(self) -> Version:
@@ -49,15 +48,15 @@ class Server:
 
     def start_iteration(self) -> None:
         """Start the page server of one more round; raises CriuError, MemoryChannelError."""
-        self._portal.call(self._session.start_iteration)
+        self._running.call(self._session.start_iteration())
 
     def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
-        self._portal.call(self._session.stop_iteration)
+        self._running.call(self._session.stop_iteration())
 
     def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
-        self._portal.call(self._session.new_chain, memory_fd)
+        self._running.call(self._session.new_chain(memory_fd))
 
     def add_images(self, files: Iterable[Path]) -> None:
         """Copy the final dump's image files to `last_images_dir`; raises ImageError."""
@@ -69,15 +68,15 @@ class Server:
         `options` are the configuration's if none are given.  Then `release` it once the source's
         is gone, or `discard` it.  Raises ImageError, CriuError.
         """
-        return self._portal.call(self._session.restore, options)
+        return self._running.call(self._session.restore(options))
 
     def release(self) -> None:
         """Let the restored tree run."""
-        self._portal.call(self._session.release)
+        self._running.call(self._session.release())
 
     def discard(self) -> None:
         """Kill the restored tree, which never ran."""
-        self._portal.call(self._session.discard)
+        self._running.call(self._session.discard())
 
     def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way; nothing is left but the tree that was released.
@@ -85,17 +84,7 @@ class Server:
         A tree that is restored and was not released is killed.  CRIU's logs stay if something
         failed, since its error names them, unless `keep_logs` says otherwise.
         """
-        if not self._thread.is_alive():
-            return
-
-        async def close() -> None:
-            await self._session.close(keep_images=keep_images, keep_logs=keep_logs)
-
-        try:
-            self._portal.call(close)
-        finally:
-            self._context.__exit__(None, None, None)
-            self._stop_loop()
+        self._running.end(lambda: self._session.close(keep_images=keep_images, keep_logs=keep_logs))
 
     def __enter__(self) -> Self:
         return self
@@ -108,31 +97,80 @@ class Server:
     ) -> None:
         self.close()
 
-    def _stop_loop(self) -> None:
-        self._portal.call(self._portal.stop)
-        self._thread.join()
 
+class _Running:
+    """A session that was entered in an event loop in a thread of its own.
 
-def _start_loop() -> tuple[anyio.from_thread.BlockingPortal, threading.Thread]:
-    """An event loop in a thread of its own.
-
-    A daemon thread, unlike anyio's: an embedder that forgets `close` still gets its program ended.
+    Raises what entering it raised.  The thread is a daemon, unlike anyio's: an embedder that
+    forgets `close` still gets its program ended.  A call is one task of that loop: one hop there
+    and one back, where anyio's portal makes two of each and a task group's task.
     """
-    started: Future[anyio.from_thread.BlockingPortal] = Future()
 
-    async def main() -> None:
-        async with anyio.from_thread.BlockingPortal() as portal:
-            started.set_result(portal)
-            await portal.sleep_until_stopped()
-
-    def run() -> None:
+    def __init__(self, session: DestinationSession) -> None:
+        self.session = session
+        self._entered: Future[asyncio.AbstractEventLoop] = Future()
+        self._ended: Future[None] = Future()
+        self._over = asyncio.Event()
+        self._close: Callable[[], Coroutine[Any, Any, None]] = session.close
+        self._unwanted = False
+        self._thread = threading.Thread(target=self._run, name="phaul-server", daemon=True)
+        self._thread.start()
         try:
-            anyio.run(main)
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
+            self._loop = self._entered.result()
+        except BaseException:
+            self._unwanted = True  # by Ctrl-C: if it is entered after this, it ends by itself
+            if self._entered.done() and self._entered.exception() is None:
+                self._stop(self._entered.result())
+            self._thread.join()
+            raise
 
-    thread = threading.Thread(target=run, name="phaul-server", daemon=True)
-    thread.start()
-    return started.result(), thread
+    def call(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """Make a step of the session in its loop; raises what it raises."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(step, self._loop)
+        except RuntimeError as error:
+            step.close()
+            raise UsageError("the server is closed") from error
+        return future.result()
+
+    def end(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the session closed by `close`, and left, and end the thread.
+
+        Does nothing when it has ended.  Raises what `close` raised.
+        """
+        if not self._thread.is_alive():
+            return
+        self._close = close
+        self._stop(self._loop)
+        self._thread.join()
+        self._ended.result()
+
+    def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # it has just ended
+            loop.call_soon_threadsafe(self._over.set)
+
+    def _run(self) -> None:
+        error: BaseException | None
+        try:
+            error = anyio.run(self._main)
+        except BaseException as failed:
+            error = failed
+        if error is None:
+            self._ended.set_result(None)
+        elif self._entered.done():
+            self._ended.set_exception(error)
+        else:
+            self._entered.set_exception(error)
+
+    async def _main(self) -> Exception | None:
+        """Enter the session, wait, close it; returns what went wrong with the closing."""
+        error = None
+        async with self.session:
+            self._entered.set_result(asyncio.get_running_loop())
+            if not self._unwanted:
+                await self._over.wait()
+            try:
+                await self._close()
+            except Exception as failed:  # not through the session's task group, which wraps it
+                error = failed
+        return error

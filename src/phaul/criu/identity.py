@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["identify"]
 
 _NAMESPACES: Final = ("mnt", "net", "pid", "user")
-_SELF: Final = Path("/proc/thread-self")
+_SELF: Final = "/proc/thread-self"
 
 
 def identify(program: Sequence[str]) -> Hashable | None:
@@ -34,8 +34,8 @@ def identify(program: Sequence[str]) -> Hashable | None:
             Path("/proc/sys/kernel/random/boot_id").read_text(),
             _capabilities(),
             os.geteuid(),
-            *(_stamp(_SELF / "ns" / name)[:2] for name in _NAMESPACES),
-            _stamp(Path("/"))[:2],
+            *(_stamp(f"{_SELF}/ns/{name}")[:2] for name in _NAMESPACES),
+            _stamp("/")[:2],
         )
     except OSError:
         return None
@@ -47,12 +47,12 @@ def _file(word: str) -> tuple[str, tuple[int, ...]] | None:
     if found is None:
         return None
     real = os.path.realpath(found)
-    return real, _stamp(Path(real))
+    return real, _stamp(real)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def _stamp(path: str) -> tuple[int, ...]:
     """What changes when another file stands at `path`, or in the file; the first two name it."""
-    found = path.stat()
+    found = os.stat(path)  # noqa: PTH116 -- asked often, in each migration
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -62,7 +62,7 @@ def _is_binary(path: str) -> bool:
 
 
 def _capabilities() -> str:
-    for line in (_SELF / "status").read_text().splitlines():
+    for line in Path(_SELF, "status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return line
     raise OSError("the kernel does not tell this thread's capabilities")

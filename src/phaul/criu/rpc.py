@@ -139,7 +139,7 @@ class CriuOptions:
     def __post_init__(self) -> None:
         if self.tcp_established and self.tcp_close:
             raise UsageError("tcp_established and tcp_close exclude each other")
-        if all(getattr(self, name) is default for name, default in _DEFAULTS):
+        if vars(self) == _DEFAULTS:
             return  # nothing to check, so protobuf need not be loaded yet
         try:
             _fill_options(message_class("Options")(), self)
@@ -147,6 +147,9 @@ class CriuOptions:
             raise UsageError(
                 f"an option of CRIU has a value that it cannot have: {error}"
             ) from error
+
+
+_DEFAULTS = {spec.name: spec.default for spec in fields(CriuOptions)}
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class Request:
     """
 
     type: RequestType
-    options: CriuOptions = field(default_factory=CriuOptions)
+    options: CriuOptions = CriuOptions()
     images_dir_fd: int | None = None
     work_dir_fd: int | None = None
     pid: int | None = None
@@ -211,15 +214,12 @@ class Response:
     status: int | None = None
 
 
-_DEFAULTS = tuple((spec.name, spec.default) for spec in fields(CriuOptions))
-
 # Fields whose wire form is not simply their value.
 _SHAPED = {"cg_root", "join_ns", "inherit_fd"}
 
 
 def _fill_options(wire: Any, options: CriuOptions) -> None:  # noqa: ANN401
-    for name, _default in _DEFAULTS:
-        value = getattr(options, name)
+    for name, value in vars(options).items():
         if name in _SHAPED or value is None or value is False or value == ():
             continue
         if isinstance(value, tuple):

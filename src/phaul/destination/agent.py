@@ -310,8 +310,10 @@ async def run_agent(
         finally:
             # Before the channels are closed: who waits for their end then finds all cleaned up.
             with anyio.CancelScope(shield=True):
-                await agent.hold()
-                await agent.close()
+                try:
+                    await agent.hold()
+                finally:
+                    await agent.close()
         tasks.cancel_scope.cancel()
     if failed is not None:
         _logger.warning("%s", failed)

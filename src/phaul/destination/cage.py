@@ -21,13 +21,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+import anyio
+
 from phaul.cgroups import Cgroups, LockedGroup
 from phaul.errors import CgroupError, SubjectError
+from phaul.incarnation import Incarnation
 from phaul.subjects.apart import Apart
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
 
-__all__ = ["Cage", "kill_caged"]
+__all__ = ["Cage", "criu_ended", "kill_caged", "leave_caged"]
 
 _HOST: Final = "destination"
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -194,6 +197,37 @@ class Cage:
                 return True
 
         return [pid for pid in tree_pids(me, proc) if restored(pid)]
+
+
+async def criu_ended(groups: Iterable[LockedGroup], timeout: float) -> None:
+    """Wait until a CRIU that lost its agent has done what it was at; then it is killed.
+
+    It is the one of the caged whose name is CRIU's; a tree that is a CRIU itself is not restored.
+    """
+    apart = _apart(None)
+    until = time.monotonic() + timeout
+    while found := _crius(apart, groups):
+        if time.monotonic() > until:
+            for one in found:
+                one.signal(signal.SIGKILL)
+            until = time.monotonic() + timeout
+        await anyio.sleep(0.02)
+
+
+def _crius(apart: Apart, groups: Iterable[LockedGroup]) -> list[Incarnation]:
+    found = []
+    with suppress(CgroupError):
+        for each in groups:
+            for pid in apart.cgroups.members(each.group):
+                stat = Proc(apart.cgroups.proc).process(pid)
+                one = Incarnation.of(pid) if stat and stat.name == "criu" else None
+                found += [one] if one is not None else []
+    return found
+
+
+def leave_caged(groups: Iterable[LockedGroup], cgroups: Cgroups | None = None) -> None:
+    """Let a tree that runs out of the cage of an agent that is dead; raises CgroupError."""
+    _apart(cgroups).give_back(groups)
 
 
 def kill_caged(groups: Iterable[LockedGroup], cgroups: Cgroups | None = None) -> None:

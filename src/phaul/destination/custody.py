@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
@@ -25,7 +26,7 @@ from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
 from phaul.destination.leftovers import end_copy
 from phaul.destination.session import DestinationSession
-from phaul.errors import ImageError, StateError, UsageError
+from phaul.errors import ImageError, PhaulError, StateError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationOwner, DestinationState
@@ -87,6 +88,10 @@ class Custody:
     def begin(self) -> None:
         """Write down that something is here; raises StateError."""
         self._write(sync=False)
+
+    def took_over(self) -> None:
+        """Write down that it is this process's now, as far as the disk has room."""
+        self._note()
 
     # -- receiving
 
@@ -240,8 +245,14 @@ class Custody:
             self._owner.restore()
             cage = Cage(self.incoming.path.name)
             try:
+                worker = self._engine.worker(())
+                with anyio.CancelScope(shield=True):
+                    await in_thread(cage.prepare, worker.process.pid)
+                # If this process dies now, what CRIU leaves behind is found by its cage alone.
+                self._change(state=DestinationState.AGAIN, cage=cage.groups, pid=None, root=None)
+                self._note()
                 copy = await HeldCopy.restore(
-                    self._engine.worker(()),
+                    worker,
                     self.incoming.path / self.record.images,
                     criu_options(self.record.options),
                     timeout=self._timeouts.restore,
@@ -251,10 +262,17 @@ class Custody:
                 )
             except BaseException:
                 self._owner.lapse()
+                self._change(state=DestinationState.IMAGES)
+                self._note()
                 raise
             self._copy = copy
             self._owner.ready()
-            self._change(state=DestinationState.READY, pid=copy.pid, root=Incarnation.of(copy.pid))
+            self._change(
+                state=DestinationState.READY,
+                pid=copy.pid,
+                root=Incarnation.of(copy.pid),
+                cage=cage.groups,
+            )
             self._note()
             return m.Ready(pid=copy.pid, durable=self.record.durable)
 
@@ -270,10 +288,15 @@ class Custody:
         async with self._turn:
             if self.state is DestinationState.READY:
                 with anyio.CancelScope(shield=True):
+                    # Until it has ended the journal says that it has to be.
+                    try:
+                        await self._end_copy()
+                    except (PhaulError, TimeoutError) as error:
+                        _logger.warning("while the copy was ended: %s", error)
+                        await end_copy(self.record, self._engine.host)
                     self._owner.lapse()
                     self._change(state=DestinationState.IMAGES)
                     self._note()
-                    await self._end_copy()
                 _logger.warning("no word came in %g s: the copy ended, its images stay", lease_s)
 
     async def end(self, *, told: bool, keep_images: bool) -> None:
@@ -292,12 +315,15 @@ class Custody:
                 if self._session is not None:
                     await self._session.close(keep_images=owed or keep_images, keep_logs=False)
             finally:
-                for done in self._syncing:
-                    await done.wait()
+                if self.state.owed:
+                    for done in self._syncing:
+                        await done.wait()
                 runs = self.state is DestinationState.RUNNING
                 if runs and keep_images:
                     self.incoming.keep("the images were asked to be kept")
                 elif not self.state.owed:
+                    if runs and not told:
+                        self._write(sync=True)  # else the images would be all that tells of it
                     shutil.rmtree(self.incoming.images, ignore_errors=True)
                 if self.state.owed or (runs and not told):
                     self.incoming.stay()

@@ -6,6 +6,7 @@ when its agent does, and kills what it restored; what is left of that after a mo
 A CRIU that is killed leaves its tasks waiting for a word of it, for good.
 """
 
+import logging
 import signal
 from pathlib import Path
 from typing import Final
@@ -13,14 +14,16 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync as in_thread
 
-from phaul.destination.cage import kill_caged
+from phaul.destination.cage import kill_caged, leave_caged
 from phaul.errors import CgroupError, StateError
 from phaul.incarnation import Incarnation
 from phaul.storage.journal import DestinationRecord
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
 
-__all__ = ["end_copy", "runs"]
+__all__ = ["end_copy", "leave", "runs"]
+
+_logger = logging.getLogger("phaul")
 
 _STATISTICS: Final = "stats-restore"
 _MOVES_S: Final = 0.5
@@ -85,3 +88,11 @@ async def _empty(record: DestinationRecord, host: str) -> None:
         await in_thread(kill_caged, record.cage)
     except CgroupError as error:
         raise StateError(f"what CRIU left behind cannot be ended: {error}", host=host) from error
+
+
+async def leave(record: DestinationRecord) -> None:
+    """Let a copy that runs out of the cage in which its agent died."""
+    try:
+        await in_thread(leave_caged, record.cage)
+    except CgroupError as error:
+        _logger.warning("left in the cage: %s", error)

@@ -11,6 +11,7 @@ a fresh socket.  `close` leaves nothing behind, unless it is asked to, or a copy
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
@@ -211,14 +212,16 @@ class DestinationSession:
         Raises ImageError if one would replace a file of the page server.
         """
         target = self._require_images()
+        there = set(os.listdir(target))  # noqa: PTH208 -- once: the process is down meanwhile
         for file in files:
             if file.suffix != ".img":
                 raise ImageError(f"{file} is no image file", host=self._host)
-            if (target / file.name).exists():
+            if file.name in there:
                 raise ImageError(f"{target / file.name} exists already", host=self._host)
             try:
                 shutil.copyfile(file, target / ".partial")
                 (target / ".partial").rename(target / file.name)
+                there.add(file.name)
             except OSError as err:
                 raise ImageError(
                     f"{file} cannot be copied to {target}: {err.strerror}", host=self._host

@@ -15,7 +15,6 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,10 +23,12 @@ import msgspec
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from phaul.criu.engine import Engine
+from phaul.destination.cage import criu_ended
 from phaul.destination.custody import Custody
 from phaul.destination.incoming import SOCKET, Incoming, require_ours
-from phaul.destination.leftovers import end_copy, runs
+from phaul.destination.leftovers import end_copy, leave, runs
 from phaul.errors import PeerError, PhaulError, StateError, UsageError
+from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation, State
 from phaul.protocol.ownership import DestinationState
@@ -45,6 +46,7 @@ _PATIENCE_S: Final = 5.0
 """An agent that lives answers Ask within this time, whatever it is at."""
 _WORK_S: Final = 900.0
 """A Recover restores a whole process."""
+_CRIU_S: Final = 10.0
 _FENCE_S: Final = 15.0
 
 _logger = logging.getLogger("phaul")
@@ -67,6 +69,7 @@ class _Keeper:
         self._custody = custody
         self._owned = owned
         self._lease_s = lease_s
+        self._decided = False
 
     async def ask(self, request: m.Request) -> m.Answer:
         match request:
@@ -75,13 +78,18 @@ class _Keeper:
                     raise UsageError("that is the key of another migration")
                 return self._custody.standing()
             case m.Commit():
-                return await self._custody.commit()
+                running = await self._custody.commit()
+                self._decided = True
+                return running
             case m.Discard():
-                return await self._custody.discard()
+                done = await self._custody.discard()
+                self._decided = True
+                return done
             case m.Recover():
                 return await self._custody.recover()
             case m.Bye():
-                if self._custody.settled.is_set():
+                # Who only looked has written nothing down, and may have to ask again.
+                if self._decided:
                     self._custody.told.set()
                 return m.Done()
             case _:
@@ -89,10 +97,14 @@ class _Keeper:
 
     async def close(self) -> None:
         if self._owned:
-            if self._custody.state is DestinationState.READY:
-                await self._custody.hold(self._lease_s)
-            await self._custody.end(told=self._custody.told.is_set(), keep_images=False)
-            self._custody.incoming.close()
+            try:
+                if self._custody.state is DestinationState.READY:
+                    await self._custody.hold(self._lease_s)
+            finally:
+                try:
+                    await self._custody.end(told=self._custody.told.is_set(), keep_images=False)
+                finally:
+                    self._custody.incoming.close()
 
 
 class _Relay:
@@ -154,11 +166,15 @@ async def listen(custody: Custody) -> None:
                 return
             control = agent_control(DescriptorStream.from_socket(sock.dup()))
             handler = _Handler(_Keeper(custody, owned=False))
-            with suppress(PeerError):
-                try:
-                    await serve(control, handler, Conversation(State.GREETED))
-                finally:
-                    await control.aclose()
+            try:
+                await serve(control, handler, Conversation(State.GREETED))
+            except PeerError:
+                pass
+            except PhaulError as error:
+                # Whoever asked hears nothing then; what is held here is held on.
+                _logger.warning("a later connection: %s", error)
+            finally:
+                await control.aclose()
 
     async with listener:
         await listener.serve(answer)
@@ -188,21 +204,30 @@ async def find(
 async def _take(
     path: Path, record: DestinationRecord, engine: Engine, tasks: TaskGroup, lease_s: float
 ) -> Settler:
-    incoming = Incoming.take_over(path)
-    if incoming is None:
-        relay = await _reach(path, record.key)
-        if relay is not None:
-            return relay
-        incoming = await _fence(path, record, engine.host)
+    try:
+        incoming = Incoming.take_over(path)
+        if incoming is None:
+            relay = await _reach(path, record.key)
+            if relay is not None:
+                return relay
+            incoming = await _fence(path, record, engine.host)
+    except FileNotFoundError:
+        return _Nothing()  # its agent has just ended, and removed it
     try:
         # Once more: its agent may have gone on until it ended.
-        record = Journal(path, DestinationRecord).read() or record
-        record = await _after_death(record, path, engine.host)
+        now = Journal(path, DestinationRecord).read()
+        if now is None:
+            incoming.close()
+            return _Nothing()
+        record = await _after_death(now, path, engine.host)
     except BaseException:
         incoming.stay()
         incoming.close()
         raise
-    custody = Custody(incoming, record, engine, tasks)
+    # A later connection has to know whom it may end.
+    agent = Incarnation.of(os.getpid()) or record.agent
+    custody = Custody(incoming, msgspec.structs.replace(record, agent=agent), engine, tasks)
+    custody.took_over()
     tasks.start_soon(listen, custody)  # for the case that this connection is lost as well
     return _Keeper(custody, owned=True, lease_s=lease_s)
 
@@ -223,8 +248,10 @@ async def _reach(path: Path, key: str) -> Settler | None:
     caller.conversation = Conversation(State.GREETED)
     try:
         await caller.call(m.Ask(key=key), _PATIENCE_S)
-    except PhaulError:
+    except BaseException as error:
         await control.aclose()
+        if not isinstance(error, PhaulError):
+            raise
         return None
     return _Relay(caller, control.aclose)
 
@@ -253,10 +280,15 @@ async def _after_death(record: DestinationRecord, path: Path, host: str) -> Dest
             await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES)
         case DestinationState.RELEASING:
+            await criu_ended(record.cage, _CRIU_S)
             if record.images is not None and await runs(record, path / record.images):
+                await leave(record)
                 return msgspec.structs.replace(record, state=DestinationState.RUNNING)
             await end_copy(record, host)
             return msgspec.structs.replace(record, state=DestinationState.IMAGES, unsure=True)
+        case DestinationState.RUNNING:
+            await leave(record)
+            return record
         case DestinationState.RECEIVING | DestinationState.RESTORING:
             await end_copy(record, host)
             return record

@@ -143,7 +143,7 @@ class SourceOwner:
         self._step("there")
 
     def back(self, *, whole: bool = False) -> None:
-        """The tree is going to run on here; `whole`: all of it was looked at and found alive."""
+        """The tree is going to run on here; `whole`: looked at, none of it was killed."""
         if whole and self.state is SourceState.DECIDED:
             self.state = SourceState.BACK
         else:

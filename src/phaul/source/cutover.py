@@ -213,7 +213,7 @@ class Cutover:
                 if release is not None:
                     await self._release(release)
                 released = time.monotonic()
-                self._ownership.there()
+                await self._ownership.there()
             finally:
                 for failure in await self._ownership.tidy():
                     _logger.warning("%s", failure)

@@ -63,8 +63,6 @@ class Ownership:
         self._record: SourceRecord | None = None
         self._tree: tuple[Incarnation, ...] = ()
         self._groups: tuple[LockedGroup, ...] = ()
-        self.unlocked = "" if second_lock else "it was not asked for"
-        """Why there is no second lock; "" if there is."""
 
     @property
     def state(self) -> SourceState:
@@ -93,7 +91,7 @@ class Ownership:
             try:
                 groups = self._lock.plan(name, pids)
             except LockUnavailable as error:
-                self.unlocked = error.what
+                _logger.warning("there is no second lock: %s", error)
         root = next((one for one in self._tree if one.pid == self._subject.pid), None)
         if self._ledger is not None and root is not None:
             self._record = SourceRecord(
@@ -105,15 +103,14 @@ class Ownership:
                 groups=groups,
             )
             # What is going to be done is on the disk before it is: whoever finds it can undo it.
+            back = msgspec.structs.replace(self._record, state=SourceState.BACK)
+            self._ledger.journal.prepare(back)
             self._write(sync=True)
-            self._ledger.journal.prepare(
-                msgspec.structs.replace(self._record, state=SourceState.BACK)
-            )
         if groups and self._lock is not None:
             try:
                 self._lock.take(groups)
             except CgroupError as error:
-                self.unlocked = error.what
+                _logger.warning("there is no second lock: %s", error)
                 groups = ()
                 self._change(groups=groups)
                 self._write(sync=True)
@@ -192,16 +189,14 @@ class Ownership:
                 return (error,)
         return ()
 
-    def there(self) -> None:
-        """The destination says that it runs there."""
+    async def there(self) -> None:
+        """The destination says that it runs there; on the disk before it is let forget that."""
         self._owner.there()
         self._change(state=SourceState.THERE)
-        self._note()
-
-    def settled(self) -> None:
-        """The destination has nothing left of it to settle."""
-        self._change(settled=True)
-        self._note()
+        try:
+            await anyio.to_thread.run_sync(partial(self._write, sync=True))
+        except StateError as error:
+            _logger.warning("%s", error)
 
     def _change(self, **changes: object) -> None:
         if self._record is not None:
@@ -237,10 +232,23 @@ def tree_left(tree: tuple[Incarnation, ...]) -> Tree:
 
 
 def _lives(one: Incarnation) -> bool:
+    # In this order: what has taken its SIGKILL is exiting.
+    if _killed(one.pid):
+        return False
     found = Proc().process(one.pid)
     if found is None or found.start != one.start or found.state in "ZX":
         return False
     return not found.flags & _PF_EXITING and one.alive()
+
+
+def _killed(pid: int) -> bool:
+    """Whether SIGKILL is on its way to a process: then it is never again in its own code.
+
+    On a busy machine it may be a while until it has a processor to end on.
+    """
+    status = Proc().status(pid) or {}
+    pending = int(status.get("SigPnd", "0"), 16) | int(status.get("ShdPnd", "0"), 16)
+    return bool(pending & 1 << (signal.SIGKILL - 1))
 
 
 async def end_rest(

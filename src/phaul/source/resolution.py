@@ -23,7 +23,6 @@ from phaul.config import Timeouts
 from phaul.criu.facts import host_name
 from phaul.errors import (
     CgroupError,
-    IncompatiblePeer,
     LockUnavailable,
     OutcomeUnknown,
     PeerError,
@@ -51,14 +50,13 @@ _HELLO_S: Final = 120.0
 _ASK_S: Final = 60.0
 _LET_GO_S: Final = 15.0
 """CRIU undoes a dump of 200 tasks in some 0.1 s natively."""
+_HELD: Final = (SourceState.LOCKED, SourceState.DECIDED)
+"""Only then may a CRIU hold the tree that is this migration's, and not a later one's."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found on both hosts, and what is to be done; `unreached` is why one was not asked.
-
-    `left` says in words what could not be done over there.
-    """
+    """What was found on both hosts, and what is to be done; `unreached` is why."""
 
     source: Source
     copy: Copy
@@ -105,7 +103,7 @@ class Resolution:
 
     async def _run(self, *, act: bool) -> Found:
         record = self._journal.read()
-        if act and record is not None:
+        if act and record is not None and record.state in _HELD:
             await _let_go(record)
         source = look_here(record, self.root)
         if self.connect is None or record is None:
@@ -113,19 +111,25 @@ class Resolution:
             copy = Copy.NOTHING if record is None else Copy.UNREACHED
             return await self._here(record, source, copy, None, act=act)
         try:
-            end = self.connect()
-            async with end:
-                return await self._there(Caller(end.control, self.peer), record, source, act=act)
-        except (PeerError, IncompatiblePeer) as error:
+            async with self.connect() as end:
+                caller = Caller(end.control, self.peer)
+                standing = await self._ask(caller, record.key)
+                return await self._there(caller, record, source, standing, act=act)
+        except _Unreached as error:
+            unreached = error.why
+        except PeerError as error:
             if isinstance(error, ProtocolError):
                 raise
-            record = self._journal.read()
-            source = look_here(record, self.root)
-            return await self._here(record, source, Copy.UNREACHED, error, act=act)
+            unreached = error
+        record = self._journal.read()
+        source = look_here(record, self.root)
+        return await self._here(record, source, Copy.UNREACHED, unreached, act=act)
 
-    async def _there(
-        self, caller: Caller, record: SourceRecord, source: Source, *, act: bool
-    ) -> Found:
+    async def _ask(self, caller: Caller, key: str) -> m.Standing:
+        """What is over there; whatever keeps the other side from saying so, it was not reached.
+
+        What is the source's runs on here all the same.
+        """
         hello = m.Hello(
             versions=OURS,
             phaul=__version__,
@@ -134,17 +138,34 @@ class Resolution:
             migration=self.id,
             settle=True,
         )
-        await caller.hello(hello, _HELLO_S)
-        standing = await caller.call(m.Ask(key=record.key), _ASK_S)
-        if not isinstance(standing, m.Standing):
-            raise ProtocolError("the other side does not say what it has", host=self.peer)
+        try:
+            await caller.hello(hello, _HELLO_S)
+            standing = await caller.call(m.Ask(key=key), _ASK_S)
+            if not isinstance(standing, m.Standing):
+                raise ProtocolError("the other side does not say what it has", host=self.peer)
+        except PhaulError as error:
+            raise _Unreached(error) from error
+        return standing
+
+    async def _there(
+        self,
+        caller: Caller,
+        record: SourceRecord,
+        source: Source,
+        standing: m.Standing,
+        *,
+        act: bool,
+    ) -> Found:
         self.destination_pid = standing.pid
         found = Found(source, standing.copy, settle(source, standing.copy), standing)
         if act:
             for step in found.settlement.steps:
                 record = await self._do(step, record, caller)
-            record = await self._conclude(record, found)
-        with suppress(PeerError):
+            if found.verdict is Verdict.THERE and standing.copy is Copy.RUNNING:
+                # It says once more that it runs, and hears that this is known here.
+                record = await self._do(Step.COMMIT, record, caller)
+            await self._conclude(record, found)
+        with suppress(PhaulError):
             await caller.call(m.Bye(), _ASK_S)
         return found
 
@@ -165,22 +186,23 @@ class Resolution:
                 await self._conclude(record, found)
         return found
 
-    async def _conclude(self, record: SourceRecord, found: Found) -> SourceRecord:
+    async def _conclude(self, record: SourceRecord, found: Found) -> None:
         match found.verdict:
             case Verdict.THERE:
                 await self._remove_lock(record)
                 record = msgspec.structs.replace(record, state=SourceState.THERE, settled=True)
             case Verdict.UNKNOWN:
-                return record
+                return
             case _:
                 record = msgspec.structs.replace(record, settled=True)
-        return self._journal.write(record, sync=True)
+        self._journal.write(record, sync=True)
 
     async def _do(self, step: Step, record: SourceRecord, caller: Caller | None) -> SourceRecord:
         match step:
             case Step.RESUME:
                 return await self._resume(record)
             case Step.KILL_REST:
+                record = self._journal.write(record, sync=True)  # what is acted upon, stands
                 await end_rest(record.tree, record.groups, _tree_lock(record))
                 return record
             case Step.RESTORE:
@@ -193,9 +215,10 @@ class Resolution:
                 assert caller is not None
                 if tree_left(record.tree) is not Tree.GONE:
                     raise OutcomeUnknown("the process is not gone from here, nothing was released")
-                record = self._journal.write(
-                    msgspec.structs.replace(record, state=SourceState.GONE), sync=True
-                )
+                if record.state is not SourceState.THERE:
+                    record = self._journal.write(
+                        msgspec.structs.replace(record, state=SourceState.GONE), sync=True
+                    )
                 await caller.call(m.Commit(), self.timeouts.finish)
                 return record
             case Step.DISCARD:
@@ -233,12 +256,21 @@ def look_here(record: SourceRecord | None, root: Incarnation) -> Source:
     """What is to be seen on this host."""
     if record is None:
         return Source(None, Tree.WHOLE if root.alive() else Tree.GONE)
+    # Until it was frozen only its root is known.
     return Source(
         record.state,
-        tree_left(record.tree),
+        tree_left(record.tree or (record.root,)),
         locked=bool(record.groups),
         same_boot=record.root.boot == _boot(),
     )
+
+
+class _Unreached(Exception):
+    """The other side was not heard of what it has."""
+
+    def __init__(self, why: PhaulError) -> None:
+        super().__init__(why.what)
+        self.why = why
 
 
 def _boot() -> str:

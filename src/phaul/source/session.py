@@ -93,21 +93,36 @@ class SourceSession:
         when all was undone; OutcomeUnknown when that cannot be told.
         """
         begun = time.monotonic()
-        subject = examine(self._pid, self._host)
-        try:
-            async with AsyncExitStack() as stack:
-                return await self._prepare_and_move(stack, subject, begun)
-        except PhaulError as error:
-            error.fate = error.fate or subject.fate()
-            raise
+        async with AsyncExitStack() as stack:
+            try:
+                channel, workers = await self._open(stack)
+            except PhaulError as error:
+                error.fate = error.fate or examine(self._pid, self._host).fate()
+                raise
+            subject = examine(self._pid, self._host)
+            try:
+                return await self._prepare_and_move(stack, subject, channel, workers, begun)
+            except PhaulError as error:
+                error.fate = error.fate or subject.fate()
+                raise
 
-    async def _prepare_and_move(
-        self, stack: AsyncExitStack, subject: Subject, begun: float
-    ) -> Report:
+    async def _open(self, stack: AsyncExitStack) -> tuple[MemoryChannel, Workers]:
+        """The memory channel, and the first worker, which starts beside all that is looked at."""
         channel = self._open_channel(self._config.memory_fd, self._host)
         stack.callback(channel.close)
         workers = Workers(self._engine, (channel.criu_fd,))
         await stack.enter_async_context(workers)
+        workers.prepare()
+        return channel, workers
+
+    async def _prepare_and_move(
+        self,
+        stack: AsyncExitStack,
+        subject: Subject,
+        channel: MemoryChannel,
+        workers: Workers,
+        begun: float,
+    ) -> Report:
         facts = await self._examine(workers)
         work_dir = WorkDir.open(self._config.work_dir, self._host)
         stack.callback(work_dir.close)
