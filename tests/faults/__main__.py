@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the cases are chosen by it")
     parser.add_argument("--cases", type=int, default=1000, help="so many faults that happened")
     parser.add_argument("--case", action="append", default=[], help="this one, by its text")
-    parser.add_argument("--lanes", type=int, default=3, help="so many beside each other")
+    parser.add_argument("--lanes", type=int, default=5, help="so many beside each other")
     parser.add_argument("--verbose", action="store_true", help="a line for each case")
     words = parser.parse_args()
     be_interruptible()

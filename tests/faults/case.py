@@ -40,6 +40,7 @@ class Case:
         self.refused = False
         self.children: list[Child] = []
         self.steps: list[str] = []
+        self.on_gone: Callable[[], None] = lambda: None
         self.said: dict[str, Any] = {}
         self.victim = victim
         self._old_links: list[Link] = []
@@ -108,6 +109,8 @@ class Case:
 
     def _step(self, step: str) -> None:
         self.steps.append(step)
+        if step == "event/source-gone":
+            self.on_gone()
         for harm in self.harms:
             harm.at(step)
 

@@ -78,6 +78,8 @@ class Lane:
         shutil.rmtree(FOLDER, ignore_errors=True)
         with suffering(self._hosts, fault, self._number) as sufferer:
             case = Case(self._hosts, self._zygotes, fault, sufferer.order)
+            if sufferer.service is not None:
+                case.on_gone = sufferer.service.move
             try:
                 with Sampler(sufferer.subject.pid, sufferer.address, self._procs) as sampler:
                     self._happen(case, sampler, seen)
@@ -161,10 +163,12 @@ class Lane:
         """How it stands in the end."""
         seen.last = sampler.running(_RUNS_S)
         but: dict[str, set[int]] = {"host1": set(), "host2": set()}
+        if sufferer.service is not None:
+            but["host1"].add(sufferer.service.pid)
         for host in self._hosts.both:
             if seen.last == {host.name}:
                 seen.whole = sufferer.whole(host)
-                but[host.name] = sufferer.pids
+                but[host.name] |= sufferer.pids
         seen.wrong = sampler.wrong()
         seen.crashed += [_said(child) for child in case.children if _crashed(child)]
         self._read(case, seen)
@@ -199,9 +203,9 @@ class Lane:
 
 
 def _crashed(child: Child) -> bool:
-    return child.status in (70, 71) or (
-        child.status is not None and child.status < 0 and not child.killed
-    )
+    # One that does not answer is ended by who settles it.
+    ended = child.killed or child.status == -signal.SIGKILL
+    return child.status in (70, 71) or (child.status is not None and child.status < 0 and not ended)
 
 
 def _said(child: Child) -> str:

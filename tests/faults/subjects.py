@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.faults.network import LISTEN, Service, cable
 from tests.faults.plan import FaultPoint, Kind
 from tests.hosts.machine import Host, Hosts
 from tests.hosts.subject import FIRST_PID, VICTIMS, Subject
-from tests.victims.harness import Report, Victim, start
+from tests.victims.harness import Report, Victim, VictimError, start
 
 __all__ = ["FOLDER", "Sufferer", "furnish", "suffering"]
 
@@ -29,6 +30,7 @@ _WORDS: Final = {
         *("dirtier", "--size-mb", "4", "--rate", "500", "--kinds", "private,shared,file"),
         *("--file", FOLDER / "mapped"),
     ),
+    "tcp": ("echo_server", "--beat-ms", "2", "--listen", LISTEN),
     "tree": ("tree", "--beat-ms", "2", "--dir", _TREE),
 }
 
@@ -41,6 +43,7 @@ class Sufferer:
     before: Report
     order: dict[str, Any]
     pids: set[int] = field(default_factory=set)
+    service: Service | None = None
 
     @property
     def address(self) -> int:
@@ -55,11 +58,19 @@ class Sufferer:
             return [f"on {host.name} it is not whole: {error}"]
         if report.counter <= self.before.counter:
             return [f"it counts {report.counter}, before it was {self.before.counter}"]
+        if self.service is not None:
+            if host.depth > 1:
+                self.service.move()
+            try:
+                self.service.require_counting()
+            except VictimError as error:
+                return [f"its client: {error}"]
         return []
 
 
 def furnish(hosts: Hosts) -> None:
     """Make what a host has of its own and keeps."""
+    cable(hosts)
     hosts.source.write(_OWN, b"")
     for host in hosts.both:
         host.path(_TREE).mkdir()
@@ -87,14 +98,19 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
         "pid": pid,
         "name": words[0],
         "compress": "auto" if name == "tree" else "none",
-        "tcp": "",
+        "tcp": "keep" if name == "tcp" else "",
         "allow": allow,
         "criu": criu,
         "environment": environment if fault.who == "source" else {},
         "agent": {"criu": criu, "environment": environment if fault.who == "agent" else {}},
     }
     try:
-        yield Sufferer(subject, Victim(pid, report).check(), order, subject.pids())
+        with ExitStack() as stack:
+            service = None
+            if name == "tcp":
+                service = stack.enter_context(Service.begin(hosts, FOLDER))
+            before = Victim(pid, report).check()
+            yield Sufferer(subject, before, order, subject.pids(), service)
     finally:
         for host in hosts.both:
             with suppress(AssertionError, OSError, ProcessLookupError):
