@@ -18,7 +18,6 @@ a disk, and the victim is in a cgroup of its own.  Figures are medians of the pa
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -32,13 +31,12 @@ from typing import Any, Final
 
 import anyio
 
-from bench.delay import __file__ as DELAY
+from bench import delay as delays
 from bench.original import AsTheOriginal, OriginalSession
 from bench.stopwatch import Span, Stopwatch, agent_steps, source_steps
 from phaul.cgroups import Cgroups
 from phaul.config import Config
 from phaul.criu.engine import Engine
-from phaul.criu.rpc import CriuOptions
 from phaul.destination.agent import run_agent
 from phaul.destination.namespace import run_as_init
 from phaul.protocol import messages as m
@@ -73,7 +71,9 @@ class Link(NamespaceSource):
     """An agent of the bench in a PID namespace of its own, behind a link of `delay_ms` each way."""
 
     def __init__(self, agent: tuple[str, ...], delay_ms: float) -> None:
-        self._slow = (sys.executable, "-I", "-S", DELAY, str(delay_ms)) if delay_ms else ()
+        self._slow = (
+            (sys.executable, "-I", "-S", delays.__file__, str(delay_ms)) if delay_ms else ()
+        )
         self._memory: subprocess.Popen[bytes] | None = None
         super().__init__((*self._slow, *agent))
 
@@ -90,6 +90,7 @@ class Link(NamespaceSource):
         return near
 
     async def aclose(self) -> None:
+        """Close it, and end the link."""
         await super().aclose()
         if self._memory is not None:
             self._memory.wait(_S)

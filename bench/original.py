@@ -88,10 +88,13 @@ class AsTheOriginal(Agent):
 
     def _begin(self, prepare: m.Prepare, session: "DestinationSession", cage: "Cage") -> None:
         self._options = criu_options(prepare.options)
-        session._cage = None  # noqa: SLF001
+        session._cage = None
 
     async def _handle(self, request: m.Request) -> m.Answer:
         match request:
+            case m.StartRound():
+                await self._require_session().start_iteration()
+                return m.Done()
             case m.StopRound():
                 await self._require_session().stop_iteration()
                 return m.Done()
@@ -115,7 +118,7 @@ class AsTheOriginal(Agent):
                 log_file=_LOG,
                 log_level=2,
             )
-            worker = session._workers.take()  # noqa: SLF001
+            worker = session._workers.take()
             operation = Operation(worker, request, images / _LOG, Timeouts().restore)
             await operation.begin()
             held = await operation.until(Stage.POST_RESTORE)

@@ -73,24 +73,20 @@ def source_steps(watch: Stopwatch) -> None:
 
 def agent_steps(watch: Stopwatch) -> None:
     """The steps of a cutover on the destination."""
-    from phaul.destination.agent import Agent
     from phaul.destination.cage import Cage
     from phaul.destination.copy import HeldCopy
     from phaul.destination.custody import Custody
+    from phaul.destination.durability import Durability
     from phaul.destination.session import DestinationSession
     from phaul.storage.journal import Journal
 
     watch.on(DestinationSession, "stop_iteration", "there: stop_iteration")
-    watch.on(Agent, "_restore", "there: restore, as the original") if hasattr(
-        Agent, "_restore"
-    ) else None
     watch.on(Cage, "prepare", "there: cage, prepare")
     watch.on(Cage, "hold", "there: cage, hold")
     watch.on(Cage, "gather", "there: cage, gather")
     watch.on(HeldCopy, "release", "there: CRIU's release")
     watch.on(DestinationSession, "restore", "there: restored and held")
     watch.on(Custody, "restore", "there: restore, in all")
-    watch.on(Custody, "_durable", "there: wait for the images' sync")
-    watch.on(Custody, "_sync", "there: images' sync")
+    watch.on(Durability, "_sync", "there: images' sync")
     watch.on(Custody, "commit", "there: commit, in all")
     watch.on(Journal, "write", "there: journal, write")
