@@ -123,12 +123,9 @@ class Journal(Generic[R]):
         return record
 
     def prepare(self, record: R) -> None:
-        """Lay a record ready that `fall_back` puts in place without room; raises StateError.
-
-        Its place in the directory is on the disk with the next `write` that is.
-        """
+        """Lay a record ready that `fall_back` puts in place without room; raises StateError."""
         try:
-            write_whole(self._spare, msgspec.json.encode(record), sync_parent=False)
+            write_whole(self._spare, msgspec.json.encode(record))
         except OSError as error:
             raise StateError(
                 f"the journal {self._spare} cannot be written: {error.strerror}",

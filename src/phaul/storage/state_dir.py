@@ -135,12 +135,11 @@ def _unsafe(path: Path, what: str, remedy: str = "") -> StateError:
     )
 
 
-def write_whole(path: Path, data: bytes, *, sync: bool = True, sync_parent: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write a file so that a reader, or a crash, finds all of the old or all of the new.
 
     With `sync` the new one is on the disk when this returns; without, a crash of the machine may
-    bring the old one back, and so it may without `sync_parent`, but what was written has its room.
-    Its mode is 0600.  Raises OSError, with the old one left as it was.
+    bring the old one back.  Its mode is 0600.  Raises OSError, with the old one left as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -159,7 +158,7 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True, sync_parent: bool
         with suppress(OSError):
             temporary.unlink()
         raise
-    if sync and sync_parent:
+    if sync:
         sync_directory(path.parent)
 
 
