@@ -12,6 +12,7 @@ from phaul.errors import CriuError, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import State
 from phaul.source.cutover import Cutover, Release
+from phaul.transport.beside import beside
 from phaul.transport.caller import Caller
 
 __all__ = ["Counterpart"]
@@ -65,9 +66,11 @@ class Counterpart:
 
     async def dump_copy_restore(self, cutover: Cutover) -> Release:
         """Dump, send the images, have them restored; see Local."""
-        held = await cutover.dump()
-        for image in held.images():
-            await self._caller.send_image(image)
+        async with beside(wait=True) as tasks:
+            held = await cutover.dump(tasks)
+            for image in held.images():
+                await self._caller.send_image(image)
+            await cutover.locked()
         with self._logs():
             self.asked_to_restore = True
             ready = await self._caller.restore(self._timeouts.restore)

@@ -43,6 +43,9 @@ class Lock:
         self.done: list[tuple[str, SourceState | None]] = []
         self.fails: dict[str, CgroupError] = {}
 
+    def warm(self) -> bool:
+        return False
+
     def plan(self, _name: str, pids: Iterable[int]) -> tuple[LockedGroup, ...]:
         self._do("plan")
         return (LockedGroup(group="/phaul-x.lock", home="/", pids=tuple(pids)),)
