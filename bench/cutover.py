@@ -86,7 +86,7 @@ class Link(NamespaceSource):
             return memory
         near, far = sockets.socketpair()
         with memory, far:
-            self._memory = subprocess.Popen(self._slow, stdin=far, stdout=memory)
+            self._memory = subprocess.Popen(self._slow, stdin=far.fileno(), stdout=memory.fileno())
         return near
 
     async def aclose(self) -> None:
@@ -117,7 +117,7 @@ async def move(kind: str, pid: int, folder: Path, delay_ms: float) -> tuple[Repo
             trips.append(time.monotonic() - begun)
         memory = await end.open_memory(welcome.token)
         pids = tree_pids(pid, Proc())
-        await caller.call(m.Prepare(key=key, pids=pids, memory_bytes=1 << 20), _S)
+        await caller.call(m.Prepare(key=key, pids=tuple(pids), memory_bytes=1 << 20), _S)
         work = folder / "source"
         work.mkdir()
         config = Config(
@@ -297,7 +297,8 @@ def main() -> None:
     """Run it in the sandbox."""
     from tempfile import TemporaryDirectory
 
-    from tools.run_tests import ROOT, prepared_sandbox
+    from tools.run_tests import prepared_sandbox
+    from tools.stage import ROOT
 
     words = ["inside", str(PAIRS)] if sys.argv[1:] != ["trace"] else ["tracing"]
     (ROOT / "build").mkdir(exist_ok=True)

@@ -35,6 +35,8 @@ from phaul.storage.journal import DestinationRecord, Journal
 
 __all__ = ["Custody", "criu_options"]
 
+_SYNC_GRACE_S: Final = 1.0
+"""So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
 _TALK_S: Final = 10.0
 """So long the one who has settled it may go on to talk."""
 
@@ -129,7 +131,7 @@ class Custody:
                     journalled.set()
 
             self._tasks.start_soon(journal)
-            # The journal first, which Ready waits for; the images may still be on their way then.
+            # Both beside the restore, which mostly takes longer.
             self._durability.sync(folder, after=journalled)
             try:
                 pid = await session.restore()
@@ -143,7 +145,7 @@ class Custody:
                     self._owner.discard()
                     self._forget()
                 raise
-            durable = self._durability.reached
+            durable = await self._durability.reached(_SYNC_GRACE_S)
             self._owner.ready()
             self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
             self._note()

@@ -1,4 +1,4 @@
-"""The images' way to the disk, beside all else: nobody waits for it while the process is down.
+"""The images' way to the disk, beside the rounds and the restore.
 
 Runs on the destination, from the first round to the end.  What is on the disk outlives a power cut
 in the moments in which neither host runs the process, and a copy that waits for the source's word.
@@ -73,9 +73,11 @@ class Durability:
         finally:
             done.set()
 
-    @property
-    def reached(self) -> bool:
-        """Whether all of it is on the disk now."""
+    async def reached(self, within: float) -> bool:
+        """Whether all of it is on the disk, waited for `within` so many seconds at most."""
+        with anyio.move_on_after(within):
+            for done in self._syncing:
+                await done.wait()
         return not self._failed and not self._behind and all(x.is_set() for x in self._syncing)
 
     async def ended(self) -> None:

@@ -26,7 +26,7 @@ class Counterpart:
     """Asks the agent for what a migration needs; `restored_pid` is the tree's root over there.
 
     `settle` is what is tried when Commit finds no answer, and `settled` says that
-    it was done so.  `durable` says that what was restored from is on the disk over there.
+    it was done so.
 
     A log that comes with an error of CRIU's is written below `log_dir`, and the error then names
     that file: over there, nothing is left.
@@ -42,7 +42,6 @@ class Counterpart:
         self._caller = caller
         self._settle = settle
         self.settled = self.asked_to_restore = False
-        self.durable = True
         self._timeouts = timeouts
         self._log_dir = log_dir
         self.restored_pid: int | None = None
@@ -74,7 +73,7 @@ class Counterpart:
         with self._logs():
             self.asked_to_restore = True
             ready = await self._caller.restore(self._timeouts.restore)
-        self.restored_pid, self.durable = ready.pid, ready.durable
+        self.restored_pid = ready.pid
         return self._release
 
     async def _release(self) -> None:
