@@ -13,8 +13,12 @@ import anyio
 import msgspec
 
 import phaul.criu.facts
+import phaul.cli.render.errors
+import phaul.destination.cage
 import phaul.destination.checks
-import phaul.destination.session  # noqa: F401 -- all that is imported late is imported before the fork
+import phaul.destination.custody
+import phaul.destination.session
+import phaul.destination.settling  # noqa: F401 -- all that is imported late is imported before the fork
 from phaul.cli import resolve
 from phaul.cli.main import main
 from phaul.cli.render.progress import make_progress

@@ -25,6 +25,8 @@ WEIGHTS: Final = {
 """Of a hundred; MISSING has one case only."""
 
 _VICTIMS: Final = ("piggie", "dirtier", "tree", "shared")
+_WITH_CONNECTIONS: Final = 0.04
+"""Of the kills and of the lost links; such a case takes some seconds more."""
 _TWO: Final = 0.3
 """Of the kills, so many are followed by a second fault."""
 _BYTES: Final = {
@@ -88,6 +90,8 @@ def _two(chance: random.Random) -> FaultPoint:
 
 def _one(chance: random.Random, kind: Kind) -> FaultPoint:
     victim = chance.choice(_VICTIMS)
+    if kind in (Kind.KILL, Kind.LINK) and chance.random() < _WITH_CONNECTIONS:
+        victim = "tcp"
     match kind:
         case Kind.KILL:
             who = chance.choice(("source", "agent", *_CRIU))

@@ -184,6 +184,8 @@ class Resolution:
                 record = await self._do(step, record, None)
             if copy is not Copy.UNREACHED:
                 await self._conclude(record, found)
+            elif found.verdict is Verdict.THERE:
+                await self._remove_lock(record)
         return found
 
     async def _conclude(self, record: SourceRecord, found: Found) -> None:
