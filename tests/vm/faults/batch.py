@@ -24,7 +24,7 @@ SHORT_S: Final = 5.0
 NOTICED_S: Final = 66.0
 """60 s without a sign of life are a lost connection; for 20 s more it tries to make another."""
 END_S: Final = 240.0
-GOES_S: Final = 100.0
+GOES_S: Final = 90.0
 """An agent whose source is gone without a word notices it after 60 s."""
 NEXT_PID = 20_000
 STEP = 20
@@ -34,7 +34,8 @@ _LEFT = """
 ps -eo pid=,args= | grep -v victims/ |
   grep -E '[c]riu|[p]haul (agent|migrate)|[s]sh .*phaul|[s]shd-(session|auth)'
 find /var/lib/phaul/incoming -mindepth 1 -maxdepth 1 2>/dev/null | while read d; do
-  [ "$(ls -A "$d")" = journal.json ] && grep -q '"state":"running"' "$d/journal.json" || echo "$d"
+  ls -A "$d" | grep -qv journal.json || grep -qs '"state":"running"' "$d"/{,.note-}journal.json ||
+    echo "$d"
 done
 find /var/lib/phaul -name '*.img' 2>/dev/null
 ls -d /run/phaul-ssh-* /tmp/phaul-* 2>/dev/null

@@ -27,7 +27,7 @@ __all__ = ["TARGET", "Scene"]
 TARGET: Final = "root@dst"
 HERE: Final = f"{PROJECT}/tests/vm/faults"
 PYTHON: Final = ("python3", "-S", "-P")
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 180.0
 ARRIVES_S: Final = 1.0
 """For Ready, from the agent's journal to the stopped phaul's pipe."""
 _EVENTS: Final = {
@@ -227,9 +227,14 @@ class Scene:
 
 
 def _journal(guest: Guest, path: str) -> dict[str, Any]:
-    text = guest.sh(f"cat {path} 2>/dev/null || true").strip()
-    found: dict[str, Any] = json.loads(text) if text else {}
-    return found
+    """The newest of what is written in a journal, and of the note beside it."""
+    folder = path.removesuffix("journal.json")
+    text = guest.sh(
+        f"tail -n +1 -q {folder}*journal.json {folder}.note-journal.json 2>/dev/null; true"
+    )
+    found = [json.loads(line) for line in text.replace("}{", "}\n{").splitlines() if line]
+    newest: dict[str, Any] = max(found, key=lambda record: record.get("serial", 0), default={})
+    return newest
 
 
 def below(guest: Guest, root: int, comm: str) -> list[int]:
