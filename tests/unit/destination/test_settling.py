@@ -297,5 +297,5 @@ async def test_a_migration_of_its_own_settles_no_other(fake: Fake, base: Path) -
     async with talk(fake, base) as both:
         await both.caller.hello(HELLO, LIMIT)
         with pytest.raises(UsageError, match="of its own"):
-            await both.caller.call(m.Ask(key=KEY), LIMIT)
+            await both.caller.call(m.Ask(key=KEY, act=True), LIMIT)
         await both.bye()
