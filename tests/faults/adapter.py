@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 import msgspec
 
-import phaul.criu.facts
 import phaul.cli.render.errors
+import phaul.criu.facts
 import phaul.destination.cage
 import phaul.destination.checks
 import phaul.destination.custody
