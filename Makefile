@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine hosts faults vm lint format bench setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts vm faults faults-vm lint format bench setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
@@ -18,6 +18,9 @@ unit engine hosts vm: setup lab ## one of the suites
 
 faults: setup lab ## 1,000 faults in migrations, each judged; SEED=N, CASES=N, or CASE='TEXT' of a failure
 	$(PYTHON) -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(CASE),--case '$(CASE)')
+
+faults-vm: setup lab ## power, link and processes cut at each moment of a migration between the guests
+	$(PYTHON) -m tools.run_tests $@
 
 lint: setup
 	$(PYTHON) -m pytest -q tests/unit/test_lint.py

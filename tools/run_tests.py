@@ -6,6 +6,7 @@
     faults   a sample of the faults; `make faults` does a thousand
     lab      the lab itself
     vm       two guests
+    faults-vm  each fault at each moment of a migration between two guests; not in `make test`
 
 Nothing is left behind when this is killed: pytest and the sandbox end with it.
 """
@@ -27,6 +28,7 @@ from tools.stage import ROOT, site_packages
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
 PR_SET_PDEATHSIG = 1
 SANDBOX_PYTHON = "3.14"
+FAULTS = "tests/vm/faults"
 
 
 @dataclass
@@ -135,7 +137,12 @@ def lab(report: Path) -> int:
 
 def vm(report: Path) -> int:
     """Two guests, and processes moved between them."""
-    return on_host(report, ["tests/vm"])
+    return on_host(report, ["tests/vm"], f"--ignore={FAULTS}")
+
+
+def faults_vm(report: Path) -> int:
+    """Power, link and processes of a migration between two guests, cut at each of its moments."""
+    return on_host(report, [FAULTS], "-rA", "--tb=short")
 
 
 SUITES: dict[str, Callable[[Path], int]] = {
@@ -145,6 +152,7 @@ SUITES: dict[str, Callable[[Path], int]] = {
     "faults": faults,
     "lab": lab,
     "vm": vm,
+    "faults-vm": faults_vm,
 }
 
 

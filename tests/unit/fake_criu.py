@@ -199,7 +199,7 @@ class Worker:
         victim = packet.opts.pid
         kind = RequestType.DUMP
         accepted = self.notify(kind, "pre-dump")
-        os.kill(victim, signal.SIGSTOP)
+        _stop(victim)
         try:
             if accepted and dump.network_lock:
                 accepted = self.notify(kind, "network-lock")
@@ -303,6 +303,15 @@ class Worker:
             os._exit(0)
         self.note("restored", pid=pid)
         return pid
+
+
+def _stop(pid: int) -> None:
+    """Stop a process and see it stand, as a tracer does."""
+    os.kill(pid, signal.SIGSTOP)
+    stat = Path(f"/proc/{pid}/stat")
+    until = time.monotonic() + 10
+    while stat.read_text().rpartition(") ")[2][0] not in "TZ" and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _kill(pid: int) -> None:

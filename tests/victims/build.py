@@ -23,6 +23,7 @@ SOURCES = {
     "echo_client": ["echo_client.c", "echo.c"],
     "forker": ["forker.c"],
     "mapper": ["mapper.c"],
+    "crowd": ["crowd.c"],
 }
 SCRIPTS = ["pyheap.py", "harness.py"]
 

@@ -31,7 +31,7 @@ def options_of(name: str, tmp_path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "name", ["piggie", "dirtier", "tree", "pyheap", "echo_server", "forker", "mapper"]
+    "name", ["piggie", "dirtier", "tree", "pyheap", "echo_server", "forker", "mapper", "crowd"]
 )
 def test_a_victim_is_whole_and_counts_on(begin: Start, tmp_path: Path, name: str) -> None:
     victim = begin(name, *options_of(name, tmp_path))

@@ -25,10 +25,15 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def lab(project: Path) -> Iterator[Lab]:
-    """Two guests with the same CRIU; dirty memory is tracked by the page, not by 2 MiB."""
-    with Lab(memory_mib=1536, thp="never") as two:
+    """Two guests with the same CRIU; dirty memory is tracked by the page, not by 2 MiB.
+
+    What is on their disks outlives a power cut.
+    """
+    with Lab(memory_mib=1536, thp="never", persistent=True) as two:
         install_all(two.guests, project)
         two.authorize()
+        for guest in two.guests:
+            guest.sh("sync")
         yield two
 
 

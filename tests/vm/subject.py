@@ -73,13 +73,15 @@ def left_behind(guest: Guest) -> list[str]:
 class Subject:
     """A victim that was started in a guest."""
 
-    def __init__(self, guest: Guest, name: str, *options: object) -> None:
+    def __init__(
+        self, guest: Guest, name: str, *options: object, pid: int = FIRST_PID, report: str = ""
+    ) -> None:
         self.name = name
-        self.report = f"/root/{name}.json"
+        self.report = f"/root/{report or name}.json"
         words = " ".join(str(word) for word in options)
         # `exec`: the victim's background process is then the first to get a PID after this line.
         started = guest.sh(
-            f"echo {FIRST_PID - 1} >/proc/sys/kernel/ns_last_pid; "
+            f"echo {pid - 1} >/proc/sys/kernel/ns_last_pid; "
             f"exec {VICTIMS}/{name} {words} --report {self.report}",
             timeout=120,
         )

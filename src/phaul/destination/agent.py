@@ -99,6 +99,7 @@ class Agent:
                 await self._prepare(request)
             case m.StartRound():
                 await self._require_session().start_iteration()
+                self._require_custody().begun()
             case m.StopRound():
                 session = self._require_session()
                 await session.stop_iteration()

@@ -106,9 +106,10 @@ class Cage:
         return own
 
     def gather(self, root: int) -> None:
-        """Cage the restored tree below `root`, which stands still, where CRIU moved it out.
+        """Cage the restored tree below `root`, where CRIU moved it out.
 
-        1 ms for one process, some 60 ms for 200.
+        1 ms for one process, some 60 ms for 200, in which it may be let go: a child that is born
+        meanwhile is where its parent is, and `leave` takes all of them back.
         """
         with self._lock:
             if self._own is not None:
@@ -124,6 +125,13 @@ class Cage:
         else:
             self._others = tuple(each for each in groups if each.group != own)
             self._adopt(False)
+
+    def disown(self) -> None:
+        """The copy is let go: its orphans are not this process's, whether it is gathered or not.
+
+        Does not wait.
+        """
+        self._adopt(False)
 
     def leave(self) -> None:
         """Move all that is caged back to the groups that it was in, and remove the cage."""

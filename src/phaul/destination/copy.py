@@ -31,6 +31,7 @@ class HeldCopy:
     def __init__(self, operation: Operation, pid: int, cage: Cage | None) -> None:
         self._operation = operation
         self._cage = cage
+        self._gathering: anyio.Event | None = None
         self.pid = pid
         # Once CRIU has said `pre-resume` all of it runs, whatever becomes of CRIU: so it was with
         # each of those that were killed after it.  Killed before, most waited for ever, some were
@@ -73,13 +74,32 @@ class HeldCopy:
             if held.pid is None:
                 await operation.refuse()
                 raise ImageError("criu does not say what it restored", host=host)
-            if cage is not None:
-                await in_thread(cage.gather, held.pid)
         except BaseException:
             await worker.close()
             await _end(cage)
             raise
         return cls(operation, held.pid, cage)
+
+    async def gather(self) -> None:
+        """Cage what CRIU moved out of the cage, once; the copy may be let go or ended meanwhile.
+
+        Nobody has to wait for this: until it is done, all of it is found from its root.
+        """
+        if self._cage is None or self._gathering is not None:
+            return
+        self._gathering = anyio.Event()
+        with anyio.CancelScope(shield=True):
+            try:
+                await in_thread(self._cage.gather, self.pid)
+            finally:
+                self._gathering.set()
+
+    async def _gathered(self) -> None:
+        """Wait until it is caged; what was not begun is not to be begun any more."""
+        if self._gathering is None:
+            self._gathering = anyio.Event()
+            self._gathering.set()
+        await self._gathering.wait()
 
     async def release(self, timeout: float) -> Callable[[], Coroutine[object, object, int]]:
         """Let it run.  Raises CriuError if CRIU failed before it did; then nothing of it is left.
@@ -89,6 +109,8 @@ class HeldCopy:
         operation = self._operation
         operation.timeout = timeout
         operation.handler = self._heed
+        if self._cage is not None:
+            self._cage.disown()
         with anyio.CancelScope(shield=True):
             try:
                 await operation.release()
@@ -97,6 +119,7 @@ class HeldCopy:
                 await operation.worker.close()
                 if not self._resumed:
                     # Some of its tasks may wait for CRIU for ever, others run: it is ended as one.
+                    await self._gathered()
                     await _end(self._cage)
                     raise
                 _logger.warning("criu failed when it had let the process go: %s", error)
@@ -111,6 +134,7 @@ class HeldCopy:
     async def _leave(self) -> int:
         with anyio.CancelScope(shield=True):
             status = await self._operation.worker.close()
+            await self._gathered()
             if self._cage is not None:
                 await in_thread(self._cage.leave)
         return status
@@ -119,6 +143,7 @@ class HeldCopy:
         """Give it up: CRIU kills it, and nothing of it is left."""
         with anyio.CancelScope(shield=True):
             try:
+                await self._gathered()
                 await self._operation.refuse()
             finally:
                 await self._operation.worker.close()

@@ -6,7 +6,6 @@ here, in the order of `phaul.protocol.ownership`, with the journal written befor
 """
 
 import logging
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from phaul.criu.engine import Engine
 from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
+from phaul.destination.durability import Durability
 from phaul.destination.incoming import Incoming
 from phaul.destination.leftovers import end_copy
 from phaul.destination.session import DestinationSession
@@ -77,8 +77,7 @@ class Custody:
         self._timeouts = timeouts or Timeouts()
         self._copy: HeldCopy | None = None
         self._turn = anyio.Lock()
-        self._syncing: list[anyio.Event] = []
-        self._unsynced = False
+        self._durability = Durability(tasks)
 
     @property
     def state(self) -> DestinationState:
@@ -96,19 +95,12 @@ class Custody:
     # -- receiving
 
     def written(self, folder: Path) -> None:
-        """The round in `folder` is complete: bring it to the disk, beside what comes next."""
-        done = anyio.Event()
-        self._syncing.append(done)
-        self._tasks.start_soon(self._sync, folder, done)
+        """The round in `folder` is complete."""
+        self._durability.written(folder)
 
-    async def _sync(self, folder: Path, done: anyio.Event) -> None:
-        try:
-            await anyio.to_thread.run_sync(_sync_files, folder)
-        except OSError as error:
-            self._unsynced = True
-            _logger.warning("the images in %s are not on the disk: %s", folder, error)
-        finally:
-            done.set()
+    def begun(self) -> None:
+        """The next round is under way: beside it those before get to the disk."""
+        self._durability.sync()
 
     async def restore(self) -> m.Ready:
         """Restore what was received, and hold it.
@@ -139,7 +131,8 @@ class Custody:
                     journalled.set()
 
             self._tasks.start_soon(journal)
-            self.written(folder)
+            # Both beside the restore, which mostly takes longer.
+            self._durability.sync(folder, after=journalled)
             try:
                 pid = await session.restore()
                 await journalled.wait()
@@ -152,22 +145,19 @@ class Custody:
                     self._owner.discard()
                     self._forget()
                 raise
-            durable = await self._durable()
+            durable = await self._durability.reached(_SYNC_GRACE_S)
             self._owner.ready()
-            self._change(
-                pid=pid,
-                root=Incarnation.of(pid),
-                durable=durable,
-                cage=self._cage.groups if self._cage is not None else (),
-            )
+            self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
             self._note()
+            self._tasks.start_soon(self._gather, session)
             return m.Ready(pid=pid, durable=durable)
 
-    async def _durable(self) -> bool:
-        with anyio.move_on_after(_SYNC_GRACE_S):
-            for done in self._syncing:
-                await done.wait()
-        return not self._unsynced and all(done.is_set() for done in self._syncing)
+    async def _gather(self, session: DestinationSession) -> None:
+        """Close the cage beside the answer: until then the copy is found from its root."""
+        await session.gather()
+        if self._cage is not None and self._cage.groups and self.state is DestinationState.READY:
+            self._change(cage=self._cage.groups)
+            self._note()
 
     # -- settling
 
@@ -265,6 +255,7 @@ class Custody:
                 self._change(state=DestinationState.IMAGES)
                 self._note()
                 raise
+            await copy.gather()
             self._copy = copy
             self._owner.ready()
             self._change(
@@ -316,8 +307,7 @@ class Custody:
                     await self._session.close(keep_images=owed or keep_images, keep_logs=False)
             finally:
                 if self.state.owed:
-                    for done in self._syncing:
-                        await done.wait()
+                    await self._durability.ended()
                 runs = self.state is DestinationState.RUNNING
                 if runs and keep_images:
                     self.incoming.keep("the images were asked to be kept")
@@ -360,15 +350,3 @@ def criu_options(wanted: m.RestoreOptions) -> CriuOptions:
     fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
     fields["network_lock"] = NetworkLock(wanted.network_lock)
     return CriuOptions(**fields)
-
-
-def _sync_files(folder: Path) -> None:
-    """Bring all files of a folder to the disk, and that they are there; raises OSError."""
-    for path in (*folder.iterdir(), folder, folder.parent, folder.parent.parent):
-        if path.is_symlink():
-            continue
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

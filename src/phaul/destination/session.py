@@ -257,6 +257,11 @@ class DestinationSession:
             raise
         return self._copy.pid
 
+    async def gather(self) -> None:
+        """Cage what CRIU moved out of its cage; beside what comes next, see HeldCopy.gather."""
+        if self._copy is not None:
+            await self._copy.gather()
+
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
         copy, self._copy = self._require_copy(), None

@@ -12,6 +12,7 @@ from phaul.errors import CriuError, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import State
 from phaul.source.cutover import Cutover, Release
+from phaul.transport.beside import beside
 from phaul.transport.caller import Caller
 
 __all__ = ["Counterpart"]
@@ -25,7 +26,7 @@ class Counterpart:
     """Asks the agent for what a migration needs; `restored_pid` is the tree's root over there.
 
     `settle` is what is tried when Commit finds no answer, and `settled` says that
-    it was done so.  `durable` says that what was restored from is on the disk over there.
+    it was done so.
 
     A log that comes with an error of CRIU's is written below `log_dir`, and the error then names
     that file: over there, nothing is left.
@@ -41,7 +42,6 @@ class Counterpart:
         self._caller = caller
         self._settle = settle
         self.settled = self.asked_to_restore = False
-        self.durable = True
         self._timeouts = timeouts
         self._log_dir = log_dir
         self.restored_pid: int | None = None
@@ -65,13 +65,15 @@ class Counterpart:
 
     async def dump_copy_restore(self, cutover: Cutover) -> Release:
         """Dump, send the images, have them restored; see Local."""
-        held = await cutover.dump()
-        for image in held.images():
-            await self._caller.send_image(image)
+        async with beside(wait=True) as tasks:
+            held = await cutover.dump(tasks)
+            for image in held.images():
+                await self._caller.send_image(image)
+            await cutover.locked()
         with self._logs():
             self.asked_to_restore = True
             ready = await self._caller.restore(self._timeouts.restore)
-        self.restored_pid, self.durable = ready.pid, ready.durable
+        self.restored_pid = ready.pid
         return self._release
 
     async def _release(self) -> None:

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.swrk import Swrk
 from phaul.errors import CutoverFailed, ImageError, OutcomeUnknown, PhaulError, UsageError
-from phaul.report import CutoverStarted, Downtime, Event, Held, Round, SourceGone
+from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
 from phaul.source.context import Context
 from phaul.source.ownership import Ownership
 from phaul.source.precopy import end_failed_iteration, round_of
@@ -37,6 +38,8 @@ from phaul.transport.beside import beside
 __all__ = ["Cutover", "HeldDump", "Release"]
 
 LOG: Final = "dump.log"
+_ASKED_S: Final = 0.001
+"""Within this the release has been asked for, and its answer is waited for."""
 
 _logger = logging.getLogger("phaul")
 
@@ -69,6 +72,8 @@ class Cutover:
         self._operation: Operation | None = None
         self._iterating = False
         self._complete = False
+        self._lock_tried = anyio.Event()
+        self._unlocked: Exception | None = None
         self._begun = self._held = 0.0
         self._number = 0
         self._relayed = context.channel.relayed_bytes
@@ -82,9 +87,11 @@ class Cutover:
         self._iterating = True
         self._context.emit(CutoverStarted())
 
-    async def dump(self) -> HeldDump:
+    async def dump(self, tasks: TaskGroup | None = None) -> HeldDump:
         """Freeze the tree and dump it; on return it is held, and its memory is on the other side.
 
+        With `tasks` the second lock is taken by one of them, beside the copying of the images:
+        before the restore is asked for, `locked` has to be awaited.
         Raises CriuError, Cancelled, or what the other side says of its page server; the tree runs
         on then.
         """
@@ -113,40 +120,51 @@ class Cutover:
             self._operation = operation
             with context.canceller.window():
                 self._ownership.freeze()
-                await operation.begin()
-                await operation.until(Stage.POST_DUMP)
+                async with beside() as readying:
+                    readying.start_soon(self._ownership.get_ready)
+                    await operation.begin()
+                    await operation.until(Stage.POST_DUMP)
                 with anyio.CancelScope(shield=True):  # a cancel must not leave it half done
-                    await self._hold()
+                    await self._hold(tasks)
         self._held = time.monotonic()
         context.emit(Held(seconds=self._held - self._begun))
         context.canceller.close()
         self._complete = True
         return HeldDump(images.path)
 
-    async def _hold(self) -> None:
+    async def locked(self) -> None:
+        """Wait until the tree is held for good; raises StateError if it is not going to be."""
+        await self._lock_tried.wait()
+        if self._unlocked is not None:
+            raise self._unlocked
+
+    async def _hold(self, tasks: TaskGroup | None) -> None:
         """Lock the tree, beside the page server's end, without which there is nothing to restore.
 
         Both are seen to their end; what the page server says counts first.
         """
-        failed: list[Exception] = []
+        self._iterating = False
+        if tasks is not None:
+            tasks.start_soon(self._lock)
+            await self._context.remote.stop_iteration()
+            return
+        async with beside(wait=True) as own:
+            own.start_soon(self._lock)
+            await self._context.remote.stop_iteration()
+        await self.locked()
+
+    async def _lock(self) -> None:
         operation = self._operation
         assert operation is not None
-
-        async def lock() -> None:
-            try:
-                await self._ownership.lock()
-                if operation.worker.has_ended():
-                    # It may have run on between the dump and the lock: what was dumped is stale.
-                    await operation.worker.receive(operation.name)
-            except Exception as error:
-                failed.append(error)
-
-        self._iterating = False
-        async with beside(wait=True) as tasks:
-            tasks.start_soon(lock)
-            await self._context.remote.stop_iteration()
-        if failed:
-            raise failed[0]
+        try:
+            await self._ownership.lock()
+            if operation.worker.has_ended():
+                # It may have run on between the dump and the lock: what was dumped is stale.
+                await operation.worker.receive(operation.name)
+        except Exception as error:
+            self._unlocked = error
+        finally:
+            self._lock_tried.set()
 
     def require_held(self) -> Operation:
         """The complete dump in which the tree is held; raises UsageError if there is none.
@@ -208,11 +226,12 @@ class Cutover:
                     "criu failed while it killed the process, which is gone: %s", failed
                 )
             killed = time.monotonic()
-            self._tell(SourceGone())
             try:
-                if release is not None:
-                    await self._release(release)
-                released = time.monotonic()
+                async with beside(wait=True) as tasks:
+                    tasks.start_soon(self._tell_gone)
+                    if release is not None:
+                        await self._release(release)
+                    released = time.monotonic()
                 await self._ownership.there()
             finally:
                 for failure in await self._ownership.tidy():
@@ -246,8 +265,10 @@ class Cutover:
         )
         return final, downtime
 
-    def _tell(self, event: Event) -> None:
-        """Emit an event after the commit: no handler may come between the kill and the release."""
+    async def _tell_gone(self) -> None:
+        """Tell that it is gone; no handler may come between the kill and the release."""
+        await anyio.sleep(_ASKED_S)
+        event = SourceGone()
         try:
             self._context.emit(event)
         except Exception:

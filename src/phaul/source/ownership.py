@@ -7,6 +7,8 @@ is what each step does to the tree and to the journal.
 import logging
 import signal
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -22,7 +24,7 @@ from phaul.protocol.ownership import SourceOwner, SourceState
 from phaul.protocol.settlement import Tree
 from phaul.storage.journal import Journal, SourceRecord
 from phaul.subjects.lock import TreeLock
-from phaul.subjects.proc import Proc
+from phaul.subjects.proc import Proc, parse_stat
 from phaul.subjects.process import Subject
 from phaul.subjects.tree import tree_pids
 
@@ -33,6 +35,8 @@ _GONE_S: Final = 30.0
 _DYING_S: Final = 0.1
 """What was killed shows so at once; after this, it was not."""
 _POLL_S: Final = 0.001
+_WARM_S: Final = 0.004
+"""A kernel whose groups were changed 15 ms ago has no need to wait, one of 20 ms ago has."""
 _PF_EXITING: Final = 0x4
 """include/linux/sched.h: the task is on its way out, and never again in its own code."""
 
@@ -46,6 +50,14 @@ class Ledger:
     journal: Journal[SourceRecord]
     id: str
     key: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A tree that stands still, and what is planned for its second lock."""
+
+    tree: tuple[Incarnation, ...]
+    groups: tuple[LockedGroup, ...]
 
 
 class Ownership:
@@ -63,6 +75,7 @@ class Ownership:
         self._record: SourceRecord | None = None
         self._tree: tuple[Incarnation, ...] = ()
         self._groups: tuple[LockedGroup, ...] = ()
+        self._seen: _Seen | None = None
 
     @property
     def state(self) -> SourceState:
@@ -82,9 +95,32 @@ class Ownership:
             await anyio.to_thread.run_sync(self._take)
         self._owner.lock()
 
-    def _take(self) -> None:
-        pids = tree_pids(self._subject.pid, Proc())
-        self._tree = tuple(one for pid in pids if (one := Incarnation.of(pid)) is not None)
+    async def get_ready(self) -> None:
+        """Make `lock` short, beside the dump, until this is cancelled.
+
+        As soon as CRIU has stopped the whole tree it can be looked at: it changes no more.
+        """
+        warm = True
+        while warm or self._seen is None:
+            warm = await anyio.to_thread.run_sync(self._get_ready, abandon_on_cancel=True)
+            await anyio.sleep(_WARM_S)
+
+    def _get_ready(self) -> bool:
+        warm = self._lock is not None and self._lock.warm()
+        if self._seen is None:
+            with suppress(PhaulError):  # `lock` looks again, and says so
+                pids = self._pids()
+                # The same once more: what was born before its parent stood still is among them.
+                if _stands_still(pids) and set(self._pids()) == set(pids):
+                    self._seen = self._look(pids)
+        return warm
+
+    def _pids(self) -> list[int]:
+        return tree_pids(self._subject.pid, Proc())
+
+    def _look(self, pids: list[int]) -> _Seen:
+        """See what there is to lock; all of it must stand still."""
+        tree = tuple(one for pid in pids if (one := Incarnation.of(pid)) is not None)
         name = self._ledger.id if self._ledger is not None else str(self._subject.pid)
         groups: tuple[LockedGroup, ...] = ()
         if self._lock is not None:
@@ -92,6 +128,15 @@ class Ownership:
                 groups = self._lock.plan(name, pids)
             except LockUnavailable as error:
                 _logger.warning("there is no second lock: %s", error)
+        return _Seen(tree, groups)
+
+    def _take(self) -> None:
+        if self._lock is not None:
+            self._lock.warm()
+        seen = self._seen or self._look(self._pids())
+        self._tree, groups = seen.tree, seen.groups
+        if self._lock is not None:
+            self._lock.warm()
         root = next((one for one in self._tree if one.pid == self._subject.pid), None)
         if self._ledger is not None and root is not None:
             self._record = SourceRecord(
@@ -162,10 +207,11 @@ class Ownership:
         False where CRIU let all of it go instead, and no second lock held it: it runs on here.
         Raises OutcomeUnknown if it can be neither killed nor shown to be whole.
         """
-        with anyio.move_on_after(_DYING_S):
-            while tree_left(self._tree) is not Tree.GONE:
-                await anyio.sleep(_POLL_S)
         left = tree_left(self._tree)
+        until = time.monotonic() + _DYING_S
+        while left is not Tree.GONE and time.monotonic() < until:
+            await anyio.sleep(_POLL_S)
+            left = tree_left(self._tree)
         if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
             return False
         if left is not Tree.GONE:
@@ -219,6 +265,25 @@ class Ownership:
         except StateError as error:
             return [error]
         return []
+
+
+def _stands_still(pids: Iterable[int]) -> bool:
+    """Whether a tracer has stopped each thread of the processes: none of them can fork.
+
+    What a tracer holds is not reaped before it lets go: its PID stays its own.
+    """
+    proc, some = Proc(), False
+    for pid in pids:
+        stat = proc.process(pid)
+        if stat is None or stat.state not in "tZ":
+            return False
+        some = True
+        if stat.threads > 1:
+            for thread in proc.numbers(pid, "task"):
+                text = proc.text(pid, "task", str(thread), "stat")
+                if not text or parse_stat(text).state not in "tZ":
+                    return False
+    return some
 
 
 def tree_left(tree: tuple[Incarnation, ...]) -> Tree:

@@ -6,10 +6,14 @@ Written on both hosts, from before the freeze to the end of a migration, read by
     incoming/ID-xxxx/journal.json         the destination's, in its agent's directory
 
 A record is replaced as a whole.  What `phaul.protocol.ownership` wants on the disk is synced, the
-file and its directory, before the write returns.
+file and its directory, before the write returns.  What need not be is a note beside it, `.note-`:
+many file systems may, after a power cut, have a file that was renamed over another without a sync
+as an empty one, and the synced record would be lost with it.  The note counts if it is whole, and
+later than the record.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Generic, TypeVar
 
@@ -28,6 +32,7 @@ __all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
 
 NAME: Final = "journal.json"
 _VERSION: Final = 1
+_MANY: Final = 1000
 _LIMIT: Final = 4 << 20
 """A tree of 16,384 processes has some 2 MiB."""
 
@@ -50,6 +55,7 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
     tree: Annotated[tuple[Incarnation, ...], Meta(max_length=16_384)] = ()
     groups: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
     settled: bool = False
+    serial: Annotated[int, Meta(ge=0)] = 0
     written_unix: float = 0.0
 
 
@@ -77,6 +83,7 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     unsure: bool = False
     cage: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
+    serial: Annotated[int, Meta(ge=0)] = 0
     written_unix: float = 0.0
 
 
@@ -88,43 +95,64 @@ class Journal(Generic[R]):
 
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self.path = directory / NAME
+        self._note = directory / f".note-{NAME}"
         self._spare = directory / f".back-{NAME}"
         self._kind: type[R] = kind
 
     def write(self, record: R, *, sync: bool) -> R:
         """Replace the record; returns it as it was written.  Raises StateError, the old one stays.
 
-        Without `sync` a power cut may bring the old one back; the end of a process does not.
+        Without `sync` a power cut may bring the last synced one back; the end of a process does
+        not.
         """
-        record = msgspec.structs.replace(record, written_unix=time.time())
+        record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
+        path = self.path if sync else self._note
         try:
-            write_whole(self.path, msgspec.json.encode(record), sync=sync)
+            write_whole(path, msgspec.json.encode(record), sync=sync)
         except OSError as error:
             raise StateError(
-                f"the journal {self.path} cannot be written: {error.strerror}",
+                f"the journal {path} cannot be written: {error.strerror}",
                 remedy="make room on its file system",
             ) from error
+        if sync:
+            self._drop_note()
         return record
 
     def read(self) -> R | None:
         """The record, None if there is none; raises StateError if it is damaged or foreign."""
+        record = self._load(self.path)
         try:
-            data = read_whole(self.path, _LIMIT)
+            note = self._load(self._note)
+        except StateError:
+            return record  # of the time before a power cut
+        if note is None or (record is not None and record.serial >= note.serial):
+            return record
+        return note
+
+    def _load(self, path: Path) -> R | None:
+        try:
+            data = read_whole(path, _LIMIT)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StateError(f"the journal {self.path} cannot be read: {error}") from error
+            raise StateError(f"the journal {path} cannot be read: {error}") from error
         try:
             record: R = msgspec.json.decode(data, type=self._kind)
         except (ValueError, RecursionError) as error:
-            raise StateError(f"the journal {self.path} is damaged: {str(error)[:200]}") from error
+            raise StateError(f"the journal {path} is damaged: {str(error)[:200]}") from error
         if record.version != _VERSION:
-            raise StateError(f"the journal {self.path} has another form, {record.version}")
+            raise StateError(f"the journal {path} has another form, {record.version}")
         return record
+
+    def _drop_note(self) -> None:
+        with suppress(OSError):  # it is older than the record, and so does not count
+            self._note.unlink(missing_ok=True)
 
     def prepare(self, record: R) -> None:
         """Lay a record ready that `fall_back` puts in place without room; raises StateError."""
         try:
+            # Whatever is noted until then, this is later.
+            record = msgspec.structs.replace(record, serial=record.serial + _MANY)
             write_whole(self._spare, msgspec.json.encode(record))
         except OSError as error:
             raise StateError(
@@ -137,6 +165,7 @@ class Journal(Generic[R]):
         try:
             self._spare.rename(self.path)
             sync_directory(self.path.parent)
+            self._drop_note()
         except OSError as error:
             raise StateError(
                 f"the journal {self.path} cannot be replaced: {error.strerror}"
@@ -145,6 +174,7 @@ class Journal(Generic[R]):
     def remove(self) -> None:
         """Forget it, also on the disk; raises StateError."""
         try:
+            self._note.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             sync_directory(self.path.parent)
         except OSError as error:

@@ -111,8 +111,8 @@ class Handle:
     ) -> None:
         """Write down what has changed; None leaves a thing as it is, `rounds` are all of them.
 
-        Takes a write and a rename, and an fsync only where the state changes.  Once the migration
-        is over nothing changes any more.
+        It is synced each time: after a power cut, a file that was renamed over another without that
+        may be an empty one.  Once the migration is over nothing changes any more.
         """
         if self.entry.over:
             return
@@ -172,7 +172,7 @@ class Handle:
         given["updated_unix"] = max(time.time(), before.updated_unix)
         self.entry = msgspec.structs.replace(before, **given)
         try:
-            save(self.directory, self.entry, sync=self.entry.state is not before.state)
+            save(self.directory, self.entry, sync=True)
         except OSError as error:
             _logger.warning("the state of %s cannot be written down: %s", self.id, error)
 

@@ -34,6 +34,7 @@ class Stat:
     session: int
     terminal: int
     flags: int
+    threads: int
     start: int
 
 
@@ -45,7 +46,7 @@ def parse_stat(text: str) -> Stat:
     try:
         if not found or len(fields[0]) != 1:
             raise ValueError(text)
-        numbers = [int(fields[at]) for at in (1, 2, 3, 4, 6, 19)]
+        numbers = [int(fields[at]) for at in (1, 2, 3, 4, 6, 17, 19)]
     except (ValueError, IndexError):
         raise SubjectError("a stat file in /proc is not as the kernel writes it") from None
     return Stat(name, fields[0], *numbers)

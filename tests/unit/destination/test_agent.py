@@ -1,91 +1,23 @@
 """The agent over joined sockets, with a fake CRIU: what it does, and what it leaves."""
 
 import random
-import socket
-import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
 from phaul.criu.engine import Engine, Examination
-from phaul.destination.agent import run_agent
 from phaul.errors import CriuError, CriuUnfit, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.frames import Frame, Kind, pack
 from phaul.protocol.preflight import Level, PidsNeed
-from phaul.transport.caller import Caller
-from phaul.transport.local import LocalSource, local_ends
 from tests.unit.conftest import Fake, state
-from tests.unit.fake_criu import inventory
-from tests.unit.protocol.samples import ANSWERS, HELLO, KEY, REQUESTS
+from tests.unit.destination.talk import LIMIT, Talk, talk
+from tests.unit.protocol.samples import ANSWERS, HELLO, REQUESTS
 from tests.unit.scenario import Fault, PageServing, Restore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
-LIMIT = 60.0
-ROUND = struct.pack("<Q", 3) + b"abc"
-
-
-class Talk:
-    """The source's side of a conversation with a real agent; `status` is how that ended."""
-
-    def __init__(self, source: LocalSource, base: Path) -> None:
-        self.source = source
-        self.caller = Caller(source.control)
-        self.base = base
-        self.status: int | None = None
-        self.memory: socket.socket | None = None
-
-    def left(self) -> list[Path]:
-        """What lies in the agents' directory."""
-        return sorted(self.base.rglob("*")) if self.base.exists() else []
-
-    async def prepare(self, *, keep_images: bool = False, lease_s: int = 600) -> None:
-        welcome = await self.caller.hello(HELLO, LIMIT)
-        self.memory = await self.source.open_memory(welcome.token)
-        prepare = m.Prepare(
-            key=KEY, pids=(4242,), memory_bytes=1 << 20, keep_images=keep_images, lease_s=lease_s
-        )
-        await self.caller.call(prepare, LIMIT)
-
-    async def round(self, number: int = 0) -> None:
-        await self.caller.call(m.StartRound(number=number), LIMIT)
-        assert self.memory
-        self.memory.sendall(ROUND)
-        await self.caller.call(m.StopRound(number=number), LIMIT)
-
-    async def restore(self, folder: Path) -> int:
-        image = folder / "inventory.img"
-        image.write_bytes(inventory())
-        await self.caller.send_image(image)
-        return (await self.caller.restore(LIMIT)).pid
-
-    async def bye(self) -> None:
-        await self.caller.call(m.Bye(), LIMIT)
-
-
-@asynccontextmanager
-async def talk(
-    fake: Fake, base: Path, silence: float = LIMIT, examination: Examination | None = None
-) -> AsyncIterator[Talk]:
-    """An agent, and the talk with it; it has ended afterwards."""
-    source, end = local_ends(silence=silence)
-    both = Talk(source, base)
-
-    async def agent() -> None:
-        both.status = await run_agent(end, base, fake.command, examination)
-
-    with anyio.fail_after(LIMIT):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(agent)
-            try:
-                yield both
-            finally:
-                await source.aclose()
-                if both.memory is not None:
-                    both.memory.close()
 
 
 async def test_a_whole_migration_leaves_nothing(fake: Fake, tmp_path: Path) -> None:

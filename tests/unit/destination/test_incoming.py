@@ -1,3 +1,4 @@
+import json
 import os
 import time
 from pathlib import Path
@@ -6,6 +7,8 @@ import pytest
 
 from phaul.destination.incoming import Incoming
 from phaul.errors import WorkDirError
+from phaul.protocol.ownership import DestinationState
+from tests.unit.destination.dead import left_behind
 
 
 def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -81,3 +84,49 @@ class TestStale:
         (tmp_path / "m0-1").mkdir()
         Incoming.make(tmp_path, "m1").close()
         assert (tmp_path / "m0-1").exists()
+
+    @pytest.mark.parametrize(
+        ("was", "days", "stays"),
+        [
+            (DestinationState.RECEIVING, 0, False),
+            (DestinationState.RESTORING, 0, False),
+            (DestinationState.READY, 400, True),
+            (DestinationState.RELEASING, 400, True),
+            (DestinationState.IMAGES, 400, True),
+            (DestinationState.AGAIN, 400, True),
+            (DestinationState.RUNNING, 6, True),
+            (DestinationState.RUNNING, 8, False),
+            (DestinationState.DISCARDED, 0, False),
+        ],
+    )
+    def test_by_what_its_journal_says(
+        self, tmp_path: Path, was: DestinationState, days: float, stays: bool
+    ) -> None:
+        """What the process may have to go on from stays; that it runs is known for a week."""
+        journal = left_behind(tmp_path, was)
+        record = json.loads(journal.path.read_text())
+        record["written_unix"] = time.time() - days * 86_400
+        journal.path.write_text(json.dumps(record))
+        self.old(journal.path.parent)
+        Incoming.make(tmp_path, "m1").close()
+        assert journal.path.exists() is stays
+
+    def test_nor_what_has_a_damaged_journal(self, tmp_path: Path) -> None:
+        journal = left_behind(tmp_path, DestinationState.RECEIVING)
+        journal.path.write_text("{")
+        self.old(journal.path.parent)
+        Incoming.make(tmp_path, "m1").close()
+        assert journal.path.exists()
+
+
+def test_one_that_is_left_is_taken_over_once(tmp_path: Path) -> None:
+    path = left_behind(tmp_path, DestinationState.READY).path.parent
+    taken = Incoming.take_over(path)
+    assert taken is not None
+    assert Incoming.take_over(path) is None
+    taken.stay()
+    taken.close()
+    again = Incoming.take_over(path)
+    assert again is not None
+    again.close()
+    assert not path.exists()

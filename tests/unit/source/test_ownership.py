@@ -43,6 +43,9 @@ class Lock:
         self.done: list[tuple[str, SourceState | None]] = []
         self.fails: dict[str, CgroupError] = {}
 
+    def warm(self) -> bool:
+        return False
+
     def plan(self, _name: str, pids: Iterable[int]) -> tuple[LockedGroup, ...]:
         self._do("plan")
         return (LockedGroup(group="/phaul-x.lock", home="/", pids=tuple(pids)),)
@@ -198,10 +201,11 @@ async def test_a_lock_that_is_not_to_be_had(
 
 
 async def test_a_lock_that_fails_is_not_in_the_journal(
-    subject: Subject, ledger: Ledger, lock: Lock
+    subject: Subject, ledger: Ledger, lock: Lock, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock.fails["take"] = CgroupError("it does not stand still")
     made = await locked(subject, ledger)
+    assert "it does not stand still" in caplog.text
     record = ledger.journal.read()
     assert record is not None
     assert (record.state, record.groups) == (SourceState.LOCKED, ())

@@ -1,0 +1,57 @@
+"""What became of a copy whose agent is dead."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from phaul.destination.leftovers import end_copy, runs
+from phaul.incarnation import Incarnation
+from phaul.protocol.ownership import DestinationState
+from phaul.storage.journal import DestinationRecord
+from tests.unit.conftest import running, state
+from tests.unit.destination.dead import left_behind
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+
+
+@pytest.fixture
+def record(tmp_path: Path, victim: "subprocess.Popen[bytes]") -> DestinationRecord:
+    root = Incarnation.of(victim.pid)
+    journal = left_behind(tmp_path / "in", DestinationState.READY, root=root, pids=(victim.pid,))
+    found = journal.read()
+    assert found is not None
+    return found
+
+
+async def test_a_held_copy_is_ended(record: DestinationRecord) -> None:
+    assert record.root is not None
+    os.kill(record.root.pid, signal.SIGSTOP)
+    await end_copy(record)
+    assert state(record.root.pid) in {"", "Z"}
+    await end_copy(record)
+
+
+async def test_another_process_with_that_pid_is_left_alone(record: DestinationRecord) -> None:
+    assert record.root is not None
+    root = Incarnation(pid=record.root.pid, start=1, boot=record.root.boot)
+    await end_copy(msgspec.structs.replace(record, root=root))
+    assert running(record.root.pid)
+
+
+async def test_without_a_root_there_is_nothing_to_end(record: DestinationRecord) -> None:
+    await end_copy(msgspec.structs.replace(record, root=None))
+
+
+async def test_what_stands_still_does_not_run(record: DestinationRecord, tmp_path: Path) -> None:
+    assert record.root is not None
+    os.kill(record.root.pid, signal.SIGSTOP)
+    assert not await runs(record, tmp_path)
+    (tmp_path / "stats-restore").touch()
+    assert await runs(record, tmp_path)  # CRIU had let it go before
+    os.kill(record.root.pid, signal.SIGKILL)
+    await end_copy(record)
+    assert not await runs(record, tmp_path)
