@@ -26,7 +26,8 @@ WEIGHTS: Final = {
 
 _VICTIMS: Final = ("piggie", "dirtier", "tree", "shared")
 _WITH_CONNECTIONS: Final = 0.04
-"""Of the kills and of the lost links; such a case takes some seconds more."""
+"""Of the kills on the destination.  Not of the source's: the network lock of a CRIU or a phaul that
+was killed there stays, and a person has to remove it (`nft list tables`)."""
 _TWO: Final = 0.3
 """Of the kills, so many are followed by a second fault."""
 _BYTES: Final = {
@@ -90,12 +91,12 @@ def _two(chance: random.Random) -> FaultPoint:
 
 def _one(chance: random.Random, kind: Kind) -> FaultPoint:
     victim = chance.choice(_VICTIMS)
-    if kind in (Kind.KILL, Kind.LINK) and chance.random() < _WITH_CONNECTIONS:
-        victim = "tcp"
     match kind:
         case Kind.KILL:
             who = chance.choice(("source", "agent", *_CRIU))
             at = chance.choice(steps_of(who))
+            if who in ("agent", "pages", "restore") and chance.random() < _WITH_CONNECTIONS:
+                victim = "tcp"
             # The person comes at once, or when the lease is over.
             late = who == "source" and at in UNSETTLED and chance.random() < 0.3
             return FaultPoint(kind=kind, victim=victim, who=who, at=at, time="3.5" if late else "")

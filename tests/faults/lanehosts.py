@@ -14,7 +14,7 @@ __all__ = ["DISK", "clear", "lane_hosts", "leftovers", "remember"]
 
 DISK: Final = Path("/var/lib/phaul")
 _SIZE: Final = "48m"
-_JOURNAL: Final = re.compile(r"file /var/lib/phaul/incoming/[^/]+(/journal.json)?")
+_JOURNAL: Final = re.compile(r"file /var/lib/phaul/incoming/[^/]+(/(\.note-)?journal\.json)?")
 
 
 @contextmanager
