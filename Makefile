@@ -32,6 +32,7 @@ format: setup
 bench: setup lab ## what phaul's own work costs beside the same criu commands by hand
 	$(PYTHON) -m bench.overhead
 	$(PYTHON) -m bench.command
+	$(PYTHON) -m bench.cutover
 
 setup:
 	@tools/setup.sh

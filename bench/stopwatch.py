@@ -63,6 +63,7 @@ def source_steps(watch: Stopwatch) -> None:
     watch.on(Journal, "write", "source's journal, write")
     watch.on(Journal, "prepare", "source's journal, prepare")
     watch.on(Counterpart, "dump_copy_restore", "dump, copy and restore")
+    watch.on(Cutover, "locked", "second lock, waited for")
     watch.on(Caller, "restore", "restore, asked for")
     watch.on(Ownership, "decide", "decide")
     watch.on(Cutover, "commit", "commit, in all")
@@ -73,6 +74,7 @@ def source_steps(watch: Stopwatch) -> None:
 
 def agent_steps(watch: Stopwatch) -> None:
     """The steps of a cutover on the destination."""
+    from phaul.criu.operation import Operation
     from phaul.destination.cage import Cage
     from phaul.destination.copy import HeldCopy
     from phaul.destination.custody import Custody
@@ -81,6 +83,7 @@ def agent_steps(watch: Stopwatch) -> None:
     from phaul.storage.journal import Journal
 
     watch.on(DestinationSession, "stop_iteration", "there: stop_iteration")
+    watch.on(Operation, "until", "there: CRIU's restore, to post-restore")
     watch.on(Cage, "prepare", "there: cage, prepare")
     watch.on(Cage, "hold", "there: cage, hold")
     watch.on(Cage, "gather", "there: cage, gather")

@@ -248,6 +248,7 @@ def test_a_session_with_a_cage(
                 session.add_images(here.glob("*.img"))
                 assert dump.is_gone()
                 assert await session.restore() == found.pid
+                await session.gather()
                 assert len(groups_left()) == (1 if home == "/" else 2)
                 if how == "released":
                     await session.release()
