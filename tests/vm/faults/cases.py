@@ -58,7 +58,7 @@ class Place(Enum):
     SRC = "src"
     DST = "dst"
     ENDED = "ended"
-    """With the source's machine, whose it was."""
+    """With the machine whose it was."""
 
 
 _SRC: Final = frozenset({Place.SRC})
@@ -69,6 +69,8 @@ _EITHER: Final = _SRC | _DST
 def places(moment: Moment, fault: Fault) -> frozenset[Place]:
     """Where the process may be then; the rest is wrong, whatever else is right."""
     at = moment.after
+    if moment is Moment.RUNNING and fault is Fault.POWER_DST:
+        return _DST | {Place.ENDED}  # it was handed over, if the source's machine has heard it
     if at >= Moment.GONE.after:
         return _DST
     match fault:

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from lab import Guest, Lab, LabError
+from lab import Command, Guest, Lab, LabError
 from tests.vm.faults.cases import Moment
 from tests.vm.subject import Subject
 from tools.guests import ENVIRONMENT, PROJECT
@@ -28,6 +28,7 @@ TARGET: Final = "root@dst"
 HERE: Final = f"{PROJECT}/tests/vm/faults"
 PYTHON: Final = ("python3", "-S", "-P")
 PATIENCE_S: Final = 180.0
+CONNECT_FAILED: Final = 4
 ARRIVES_S: Final = 1.0
 """For Ready, from the agent's journal to the stopped phaul's pipe."""
 _EVENTS: Final = {
@@ -80,7 +81,16 @@ class Scene:
         self.counter, self.counter_at = report["counter"], report["counter_at"]
 
     def bring(self) -> None:
-        """Migrate it, up to the moment."""
+        """Migrate it, up to the moment; where the guests are too slow to connect, once more."""
+        try:
+            self._bring()
+        except AssertionError:
+            if self.ended is None or self.ended["status"] != CONNECT_FAILED:
+                raise
+            self.id, self.ended, self._lost, self.seen = "", None, False, []
+            self._bring()
+
+    def _bring(self) -> None:
         event, number = _EVENTS.get(self.moment, ("-", "-"))
         words = [str(self.pid), TARGET, "--max-downtime", "60s"]
         if self.moment is Moment.IN_ROUND:
@@ -102,9 +112,9 @@ class Scene:
         """From the restore on."""
         src, dst = self.lab.guests
         with dst.spawn([*PYTHON, f"{HERE}/watcher.py", self.id]) as watcher:
-            lines = watcher.stdout.lines(PATIENCE_S)
-            assert next(lines) == "ready"
-            self.agent = int(next(lines))
+            said = threading.Thread(target=self._watch, args=(watcher,), daemon=True)
+            said.start()
+            self._until(lambda: self.agent != 0, "restore")
         self._stopped.append((dst, self.agent))
         if self.moment is Moment.RESTORING:
             return
@@ -132,6 +142,13 @@ class Scene:
                     self._poll(lambda: self.there().get("state") == "running", "it to run there")
             case _:
                 pass
+
+    def _watch(self, watcher: Command) -> None:
+        with suppress(LabError):
+            for line in watcher.stdout.lines(PATIENCE_S):
+                with self._changed:
+                    self.agent = int(line)
+                    self._changed.notify_all()
 
     def _hear(self, argv: list[str]) -> None:
         try:

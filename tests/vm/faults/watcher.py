@@ -18,7 +18,6 @@ LIMIT = 120.0
 
 
 def main(name: str) -> None:
-    print("ready", flush=True)
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
         for path in Path("/var/lib/phaul/incoming").glob(f"{name}-*/journal.json"):
