@@ -20,6 +20,7 @@ from phaul.protocol.ownership import SourceState
 from phaul.protocol.settlement import Copy, Step, Tree, Verdict
 from phaul.source.resolution import Found, Resolution
 from phaul.source.steering import Standing, Status, ask
+from phaul.storage.aftermath import tidy
 from phaul.storage.entry import Entry, State
 from phaul.storage.journal import Journal, SourceRecord
 from phaul.storage.registry import Registry
@@ -83,7 +84,7 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     record = Journal(known.directory(entry), SourceRecord).read()
     if entry.state is not State.UNKNOWN and (record is None or record.settled):
         if yes:
-            known.tidy(entry)
+            tidy(known.directory(entry))
         return _settled(entry)
     resolution = Resolution(
         id=entry.id,
@@ -102,7 +103,7 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     if yes and found.verdict is not Verdict.UNKNOWN:
         _write_down(known, entry, found, pid, code)
         if found.verdict is not Verdict.LOST:
-            known.tidy(entry)
+            tidy(known.directory(entry))
     if as_json:
         click.echo(_json(entry, found, resolution.peer, pid, code, done=yes))
     else:

@@ -271,7 +271,7 @@ class Agent:
         if self._settler is None:
             if self._said is None or not self._said.settle:
                 raise UsageError("this is a migration of its own", host=self._engine.host)
-            self._settler = await find(self._base, ask.key, self._engine, self._tasks)
+            self._settler = await find(self._base, ask, self._engine, self._tasks)
         return await self._settler.ask(ask)
 
     def _require_session(self) -> "DestinationSession":

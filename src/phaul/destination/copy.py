@@ -18,9 +18,10 @@ from phaul.criu.swrk import Swrk
 from phaul.destination.cage import Cage
 from phaul.errors import ImageError, PhaulError
 
-__all__ = ["LOG", "HeldCopy"]
+__all__ = ["LOG", "STATISTICS", "HeldCopy"]
 
 LOG: Final = "restore.log"
+STATISTICS: Final = "stats-restore"
 
 _logger = logging.getLogger("phaul")
 
@@ -59,6 +60,8 @@ class HeldCopy:
             if cage is not None:
                 await in_thread(cage.hold, worker.process.pid)
             read_inventory(images / "inventory.img")
+            # Of a restore before this one: it would say that this one let its tree go.
+            (images / STATISTICS).unlink(missing_ok=True)
             with directory_fd(images) as descriptor:
                 request = Request(
                     RequestType.RESTORE,

@@ -195,11 +195,14 @@ class Custody:
             with anyio.CancelScope(shield=True):
                 try:
                     await self._let_go()
-                except BaseException:
+                except BaseException as error:
                     self._owner.lapse()
                     self._change(state=DestinationState.IMAGES, unsure=True)
                     self._note()
-                    await end_copy(self.record, self._engine.host)
+                    try:
+                        await end_copy(self.record, self._engine.host)
+                    except StateError as also:
+                        error.add_note(str(also))
                     raise
                 self._owner.runs()
                 self._change(state=DestinationState.RUNNING)
@@ -220,10 +223,11 @@ class Custody:
         """The source has the process: end a copy that is held, keep nothing."""
         async with self._turn:
             if self.state is not DestinationState.DISCARDED:
-                self._owner.discard()
+                DestinationOwner(self.state).discard()  # raises if it may not be now
                 with anyio.CancelScope(shield=True):
                     await self._end_copy()
-                self._forget()
+                    self._owner.discard()
+                    self._forget()
             self.settled.set()
             return m.Done()
 

@@ -31,6 +31,7 @@ __all__ = [
     "Incoming",
     "arrivals",
     "base_directory",
+    "is_locked",
     "require_ours",
 ]
 
@@ -134,7 +135,7 @@ def arrivals(base: Path) -> tuple[Arrival, ...]:
             with contextlib.suppress(StateError):
                 record = Journal(path, DestinationRecord).read()
                 if record is not None:
-                    found.append(Arrival(path, record, _is_locked(path)))
+                    found.append(Arrival(path, record, is_locked(path)))
     return tuple(sorted(found, key=lambda one: one.record.written_unix, reverse=True))
 
 
@@ -199,7 +200,7 @@ def _needed(path: Path) -> bool:
     return record.state.owed or (known and time.time() - record.written_unix < _KNOWN_S)
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether its agent lives, in whatever PID namespace."""
     try:
         os.close(_lock(path))

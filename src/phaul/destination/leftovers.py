@@ -15,6 +15,7 @@ import anyio
 from anyio.to_thread import run_sync as in_thread
 
 from phaul.destination.cage import kill_caged, leave_caged
+from phaul.destination.copy import STATISTICS
 from phaul.errors import CgroupError, StateError
 from phaul.incarnation import Incarnation
 from phaul.storage.journal import DestinationRecord
@@ -25,7 +26,6 @@ __all__ = ["end_copy", "leave", "runs"]
 
 _logger = logging.getLogger("phaul")
 
-_STATISTICS: Final = "stats-restore"
 _MOVES_S: Final = 0.5
 _BY_ITSELF_S: Final = 3.0
 _KILL_S: Final = 10.0
@@ -39,7 +39,7 @@ async def runs(record: DestinationRecord, images: Path) -> bool:
     """
     if record.root is None or not record.root.alive():
         return False
-    if (images / _STATISTICS).exists():
+    if (images / STATISTICS).exists():
         return True
     before = _switches(record.root.pid)
     await anyio.sleep(_MOVES_S)

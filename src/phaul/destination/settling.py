@@ -25,7 +25,7 @@ from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from phaul.criu.engine import Engine
 from phaul.destination.cage import criu_ended
 from phaul.destination.custody import Custody
-from phaul.destination.incoming import SOCKET, Incoming, require_ours
+from phaul.destination.incoming import SOCKET, Incoming, is_locked, require_ours
 from phaul.destination.leftovers import end_copy, leave, runs
 from phaul.errors import PeerError, PhaulError, StateError, UsageError
 from phaul.incarnation import Incarnation
@@ -150,6 +150,46 @@ class _Handler:
         raise UsageError(f"{image.name} settles nothing")
 
 
+class _Glance:
+    """Says what the journal does, of an agent that is dead or does not answer."""
+
+    def __init__(self, record: DestinationRecord, path: Path, *, living: bool) -> None:
+        self._record = record
+        self._path = path
+        self._living = living
+
+    async def ask(self, request: m.Request) -> m.Answer:
+        record = self._record
+        match request:
+            case m.Ask():
+                copy = _AS_COPY[record.state]
+                if record.state is DestinationState.READY and not self._living:
+                    copy = Copy.IMAGES
+                elif record.state is DestinationState.RELEASING and not self._living:
+                    there = record.root is not None and record.root.alive()
+                    copy = Copy.RUNNING if there else Copy.UNSURE
+                return m.Standing(copy=copy, pid=record.pid, path=str(self._path))
+            case m.Bye():
+                return m.Done()
+            case _:
+                raise UsageError("it was only looked: Ask with `act` comes first")
+
+    async def close(self) -> None:
+        pass
+
+
+_AS_COPY: Final = {
+    DestinationState.RECEIVING: Copy.BEGUN,
+    DestinationState.RESTORING: Copy.BEGUN,
+    DestinationState.READY: Copy.HELD,
+    DestinationState.RELEASING: Copy.HELD,
+    DestinationState.RUNNING: Copy.RUNNING,
+    DestinationState.IMAGES: Copy.IMAGES,
+    DestinationState.AGAIN: Copy.IMAGES,
+    DestinationState.DISCARDED: Copy.NOTHING,
+}
+
+
 async def listen(custody: Custody) -> None:
     """Let a later connection settle `custody`; a task beside the migration, until cancelled."""
     try:
@@ -181,9 +221,9 @@ async def listen(custody: Custody) -> None:
 
 
 async def find(
-    base: Path, key: str, engine: Engine, tasks: TaskGroup, lease_s: float = 600.0
+    base: Path, ask: m.Ask, engine: Engine, tasks: TaskGroup, lease_s: float = 600.0
 ) -> Settler:
-    """Who answers for the migration with this key.
+    """Who answers for the migration that is asked for.
 
     Raises StateError if what lies there cannot be used.
     """
@@ -196,9 +236,18 @@ async def find(
         except StateError as error:
             _logger.warning("%s", error)
             continue
-        if record is not None and secrets.compare_digest(record.key, key):
-            return await _take(path, record, engine, tasks, lease_s)
+        if record is not None and secrets.compare_digest(record.key, ask.key):
+            if ask.act:
+                return await _take(path, record, engine, tasks, lease_s)
+            return await _look(path, record)
     return _Nothing()
+
+
+async def _look(path: Path, record: DestinationRecord) -> Settler:
+    """Who says what is here, and changes nothing."""
+    if is_locked(path):
+        return await _reach(path, record.key) or _Glance(record, path, living=True)
+    return _Glance(record, path, living=False)
 
 
 async def _take(

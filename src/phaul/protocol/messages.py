@@ -221,9 +221,14 @@ class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
 
 
 class Ask(MessageBase, frozen=True, kw_only=True, tag="ask"):
-    """What is there of the migration with this key?  Then Commit, Discard and Recover are of it."""
+    """What is there of the migration with this key?  Then Commit, Discard and Recover are of it.
+
+    With `act` what stands in the way of that is ended: an agent that hangs, a copy whose agent is
+    dead.  Without, it is only looked, and nothing can be asked for after it.
+    """
 
     key: Token
+    act: bool = False
 
 
 class Recover(MessageBase, frozen=True, kw_only=True, tag="recover"):

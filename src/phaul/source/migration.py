@@ -14,9 +14,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,19 +30,13 @@ from phaul.errors import (
     Cancelled,
     NotConverged,
     OutcomeUnknown,
-    PeerError,
     PhaulError,
-    StateError,
-    SubjectError,
 )
-from phaul.incarnation import Incarnation
 from phaul.pages.channel import MemoryChannel
 from phaul.pages.frames import Compression
 from phaul.plan import Compress, OnTimeout, Plan, Tcp, Wishes
 from phaul.protocol import messages as m
-from phaul.protocol.ownership import SourceState
 from phaul.protocol.preflight import Finding
-from phaul.protocol.settlement import Verdict
 from phaul.report import (
     Checked,
     Connected,
@@ -61,8 +54,8 @@ from phaul.source.counterpart import Counterpart
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
 from phaul.source.ownership import Ledger
+from phaul.source.parting import Parting
 from phaul.source.preflight import Preflight
-from phaul.source.resolution import Resolution
 from phaul.source.session import SourceSession
 from phaul.source.telling import Telling
 from phaul.source.unlocking import unlock
@@ -194,9 +187,8 @@ class Migration:
         ledger = Ledger(
             Journal(self._order.directory, SourceRecord), self._order.id, secrets.token_hex(16)
         )
-        counterpart = Counterpart(
-            caller, timeouts, self._order.directory, partial(self._settle, subject)
-        )
+        parting = Parting(self._order, subject, ledger)
+        counterpart = Counterpart(caller, timeouts, self._order.directory, parting.release)
         try:
             async with AsyncExitStack() as stack:
                 with self._canceller.window():
@@ -205,7 +197,7 @@ class Migration:
                     facts = await preflight.look_here()
                     await preflight.gather()  # the other host is still being connected to
                     welcome = await say_hello(caller, preflight.here, self._order.id)
-                    peer = self.peer = welcome.facts.host
+                    peer = self.peer = parting.peer = welcome.facts.host
                     self._telling.emit(_connected(welcome.facts))
                     tasks.start_soon(end.control.stay_alive)
                     if not self._order.dry_run:
@@ -223,7 +215,7 @@ class Migration:
                     return None
                 with self._canceller.window():
                     memory = await opening.socket()
-                    self._write_down(ledger, subject)
+                    parting.begin()
                     await caller.call(
                         m.Prepare(
                             key=ledger.key,
@@ -268,14 +260,14 @@ class Migration:
                 self._telling.expected = preflight.memory_bytes
                 report = await session.migrate()
         except BaseException as error:
-            await self._leave_after(error, counterpart, subject, ledger)
+            await parting.after(error, counterpart)
             raise
         self._telling.at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
         images = self._order.directory / "images"
         warnings: tuple[str, ...] = ()
         if self._order.wishes.tcp is Tcp.KEEP:
             warnings = await unlock(images, preflight.connected_addresses)
-        warnings += await self._leave(counterpart, peer, ledger)
+        warnings += await parting.after_commit(counterpart)
         shutil.rmtree(images, ignore_errors=True)  # without the memory they are of no use
         return msgspec.structs.replace(
             report,
@@ -291,83 +283,6 @@ class Migration:
             plan=self.plan,
             warnings=warnings,
         )
-
-    def _write_down(self, ledger: Ledger, subject: Subject) -> None:
-        """From here on there may be something over there, so the key is needed to settle it."""
-        root = Incarnation.of(subject.pid)
-        if root is None:
-            raise SubjectError(f"process {subject.pid} has just ended", host=self._host)
-        record = SourceRecord(id=ledger.id, key=ledger.key, state=SourceState.RUNNING, root=root)
-        ledger.journal.write(record, sync=False)
-
-    async def _settle(self, subject: Subject) -> int | None:
-        """Settle it over a new connection, for as long as the link may need to come back.
-
-        Returns the copy's PID there; raises what the last attempt did, or OutcomeUnknown.
-        """
-        root = Incarnation.of(subject.pid)
-        resolution = Resolution(
-            id=self._order.id,
-            directory=self._order.directory,
-            root=root or Incarnation(pid=subject.pid, start=subject.start, boot=""),
-            connect=self._order.connect,
-            peer=self.peer,
-        )
-        until = time.monotonic() + self._order.patience_s
-        while True:
-            failed: PhaulError
-            try:
-                found = await resolution.settle()
-                if found.unreached is None and found.verdict is not Verdict.UNKNOWN:
-                    return resolution.destination_pid
-                failed = found.unreached or OutcomeUnknown(found.settlement.why)
-            except PhaulError as error:
-                failed = error
-            if time.monotonic() > until:
-                raise failed
-            await anyio.sleep(_AGAIN_S)
-
-    async def _leave(self, counterpart: Counterpart, peer: str, ledger: Ledger) -> tuple[str, ...]:
-        """Say goodbye after the commit; what fails is only a warning."""
-        with anyio.CancelScope(shield=True):
-            try:
-                await counterpart.take_leave(_LEAVE_S)
-                _mark_settled(ledger)
-            except PhaulError as error:
-                return (f"{peer} did not say that it has cleaned up: {error.what}",)
-        return ()
-
-    async def _leave_after(
-        self, error: BaseException, counterpart: Counterpart, subject: Subject, ledger: Ledger
-    ) -> None:
-        """Have the other side clean up after a failure, and say so in the error's fate."""
-        peer = self.peer
-        left = f"nothing left on {peer}"
-        unknown = isinstance(error, OutcomeUnknown)
-        with anyio.CancelScope(shield=True):
-            try:
-                await counterpart.take_leave(_LEAVE_S)
-                if not unknown:
-                    _mark_settled(ledger)
-            except PeerError:
-                left = f"{peer} cleans up by itself when it notices"
-                if counterpart.asked_to_restore and not unknown:
-                    left = await self._clear(subject)
-            except PhaulError as also:
-                left = f"{peer} could not clean up: {also.what}"
-        if isinstance(error, PhaulError) and not unknown:
-            error.fate = f"{subject.fate()}; {left}" if counterpart.met else subject.fate()
-
-    async def _clear(self, subject: Subject) -> str:
-        """Have a copy that may be held over there discarded; returns what is left, in words."""
-        try:
-            await self._settle(subject)
-        except PhaulError as error:
-            return (
-                f"{self.peer} may hold a copy, which never runs: `phaul resolve {self._order.id} "
-                f"--yes` has it removed ({error.what})"
-            )
-        return f"nothing left on {self.peer}"
 
     async def _deadline(self, begun: float) -> None:
         if self._order.wishes.on_timeout is OnTimeout.CANCEL:
@@ -387,10 +302,3 @@ class Migration:
 
 def _connected(there: m.HostFacts) -> Connected:
     return Connected(host=there.host, phaul=there.phaul, criu=str(there.criu), kernel=there.kernel)
-
-
-def _mark_settled(ledger: Ledger) -> None:
-    with suppress(StateError):  # it will only be looked at once more
-        record = ledger.journal.read()
-        if record is not None:
-            ledger.journal.write(msgspec.structs.replace(record, settled=True), sync=False)

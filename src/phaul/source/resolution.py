@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -113,7 +113,7 @@ class Resolution:
         try:
             async with self.connect() as end:
                 caller = Caller(end.control, self.peer)
-                standing = await self._ask(caller, record.key)
+                standing = await self._ask(caller, record.key, act=act)
                 return await self._there(caller, record, source, standing, act=act)
         except _Unreached as error:
             unreached = error.why
@@ -125,7 +125,7 @@ class Resolution:
         source = look_here(record, self.root)
         return await self._here(record, source, Copy.UNREACHED, unreached, act=act)
 
-    async def _ask(self, caller: Caller, key: str) -> m.Standing:
+    async def _ask(self, caller: Caller, key: str, *, act: bool) -> m.Standing:
         """What is over there; whatever keeps the other side from saying so, it was not reached.
 
         What is the source's runs on here all the same.
@@ -140,7 +140,7 @@ class Resolution:
         )
         try:
             await caller.hello(hello, _HELLO_S)
-            standing = await caller.call(m.Ask(key=key), _ASK_S)
+            standing = await caller.call(m.Ask(key=key, act=act), _ASK_S)
             if not isinstance(standing, m.Standing):
                 raise ProtocolError("the other side does not say what it has", host=self.peer)
         except PhaulError as error:
@@ -178,7 +178,10 @@ class Resolution:
         *,
         act: bool,
     ) -> Found:
-        found = Found(source, copy, settle(source, copy), None, error)
+        settlement = settle(source, copy)
+        if record is None:  # nothing was done that has to be undone
+            settlement = replace(settlement, steps=())
+        found = Found(source, copy, settlement, None, error)
         if act and record is not None:
             for step in found.settlement.steps:
                 record = await self._do(step, record, None)

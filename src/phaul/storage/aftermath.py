@@ -3,14 +3,19 @@
 Used on the source, by whoever lists migrations, forgets or settles them.
 """
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from phaul.errors import CutoverFailed, OutcomeUnknown, StateError
 from phaul.protocol.ownership import SourceState
 from phaul.storage.entry import State
 from phaul.storage.journal import Journal, SourceRecord
 
-__all__ = ["after_death", "is_open"]
+__all__ = ["SOCKET", "after_death", "is_open", "tidy"]
+
+SOCKET: Final = "socket"
+"""Where a running migration is steered from."""
 
 
 def after_death(directory: Path) -> tuple[State, int]:
@@ -35,3 +40,10 @@ def is_open(directory: Path) -> bool:
     except StateError:
         return True
     return record is not None and not record.settled and record.state is not SourceState.RUNNING
+
+
+def tidy(directory: Path) -> None:
+    """Remove what a phaul that has died left of a settled migration: images, and its socket."""
+    for path in (directory / SOCKET, *directory.glob("images/*/*.img")):
+        with suppress(OSError):
+            path.unlink()

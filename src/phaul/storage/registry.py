@@ -31,7 +31,7 @@ from phaul.errors import (
 )
 from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId
-from phaul.storage.aftermath import after_death, is_open
+from phaul.storage.aftermath import SOCKET, after_death, is_open
 from phaul.storage.entry import (
     ENTRY,
     MOST_ROUNDS,
@@ -52,7 +52,7 @@ LAST: Final = "last"
 
 _MIGRATIONS: Final = "migrations"
 _REPORT: Final = "report.json"
-_SOCKET: Final = "socket"
+
 _REPORT_LIMIT: Final = 16 << 20
 _ABANDONED_S: Final = 86_400.0
 
@@ -97,7 +97,7 @@ class Handle:
     @property
     def socket(self) -> Path:
         """Where `source.steering` listens."""
-        return self.directory / _SOCKET
+        return self.directory / SOCKET
 
     def update(
         self,
@@ -275,7 +275,7 @@ class Registry:
 
     def socket(self, entry: Entry) -> Path:
         """Where the phaul of a running migration listens."""
-        return self._path / entry.id / _SOCKET
+        return self._path / entry.id / SOCKET
 
     def directory(self, entry: Entry) -> Path:
         """A migration's own directory, where its journal is."""
@@ -306,13 +306,6 @@ class Registry:
             save(self.directory(entry), entry, sync=True)
         except OSError as error:
             raise StateError(f"{entry.id} cannot be written down: {error.strerror}") from error
-
-    def tidy(self, entry: Entry) -> None:
-        """Remove what a phaul that has died left of a settled migration: images, and its socket."""
-        directory = self.directory(entry)
-        for path in (self.socket(entry), *directory.glob("images/*/*.img")):
-            with suppress(OSError):
-                path.unlink()
 
     def prune(self, keep: int) -> tuple[str, ...]:
         """Forget all but the newest `keep` of those that are over and settled; returns their ids.

@@ -91,7 +91,7 @@ class Later:
         self.status: int | None = None
 
     async def ask(self, key: str = KEY) -> m.Standing:
-        answer = await self.caller.call(m.Ask(key=key), LIMIT)
+        answer = await self.caller.call(m.Ask(key=key, act=True), LIMIT)
         assert isinstance(answer, m.Standing)
         return answer
 

@@ -1,8 +1,8 @@
-import json
 import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from phaul.destination.incoming import Incoming
@@ -104,9 +104,11 @@ class TestStale:
     ) -> None:
         """What the process may have to go on from stays; that it runs is known for a week."""
         journal = left_behind(tmp_path, was)
-        record = json.loads(journal.path.read_text())
-        record["written_unix"] = time.time() - days * 86_400
-        journal.path.write_text(json.dumps(record))
+        record = journal.read()
+        assert record is not None
+        then = time.time() - days * 86_400
+        old = msgspec.structs.replace(record, written_unix=then, serial=record.serial + 1)
+        journal.path.write_bytes(msgspec.json.encode(old))
         self.old(journal.path.parent)
         Incoming.make(tmp_path, "m1").close()
         assert journal.path.exists() is stays
