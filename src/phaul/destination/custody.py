@@ -96,6 +96,10 @@ class Custody:
 
     def written(self, folder: Path) -> None:
         """The round in `folder` is complete."""
+        if self._cage is not None and self._cage.groups != self.record.cage:
+            # If this process dies now, the cage is found by its journal alone.
+            self._change(cage=self._cage.groups)
+            self._note()
         self._durability.written(folder)
 
     def begun(self) -> None:

@@ -6,7 +6,7 @@ Used on the destination, from the first word to the last, over any transport.
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from phaul.errors import ConnectionLost, PeerError, ProtocolError
 from phaul.protocol.agent import Conversation, State
@@ -16,6 +16,10 @@ from phaul.transport.beside import beside
 from phaul.transport.control import Control
 
 __all__ = ["Handler", "serve"]
+
+
+_FIRST_S: Final = 300.0
+"""The source says hello as soon as the connection stands; who never does is not waited for."""
 
 
 class Handler(Protocol):
@@ -47,7 +51,8 @@ async def _serve(
     spoiled: Exception | None = None
     while conversation.state is not State.ENDED:
         try:
-            request = await control.receive(math.inf)
+            first = conversation.state is State.NEW
+            request = await control.receive(_FIRST_S if first else math.inf)
             conversation.request(request)
             if isinstance(request, Image):
                 spoiled = await _image(control, handler, conversation, request) or spoiled
