@@ -33,6 +33,7 @@ from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
 from phaul.source.context import Context
 from phaul.source.ownership import Ownership
 from phaul.source.precopy import end_failed_iteration, round_of
+from phaul.source.unlocking import unlock_here
 from phaul.transport.beside import beside
 
 __all__ = ["Cutover", "HeldDump", "Release"]
@@ -190,6 +191,9 @@ class Cutover:
                     error.add_note(f"while CRIU let the process go: {also}")
             if self._worker is not None:
                 await self._worker.close()
+            if self._context.config.options.tcp_established and operation is not None:
+                for left in await unlock_here(self._context.work_dir.path):
+                    error.add_note(left)
             if self._iterating:
                 self._iterating = False
                 await end_failed_iteration(self._context, error)

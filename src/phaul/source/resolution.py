@@ -36,6 +36,7 @@ from phaul.protocol.handshake import OURS
 from phaul.protocol.ownership import SourceState
 from phaul.protocol.settlement import Copy, Settlement, Source, Step, Tree, Verdict, settle
 from phaul.source.ownership import end_rest, tree_left
+from phaul.source.unlocking import unlock_here
 from phaul.storage.journal import Journal, SourceRecord
 from phaul.subjects.lock import TreeLock
 from phaul.subjects.proc import Proc
@@ -254,6 +255,8 @@ class Resolution:
                 await anyio.to_thread.run_sync(lock.give_back, record.groups)
             except LockUnavailable as error:
                 raise StateError(f"the second lock cannot be given back: {error}") from error
+        for left in await unlock_here(self.directory / "images"):
+            _logger.warning("%s", left)
         return record
 
 

@@ -1,6 +1,7 @@
 """The end of CRIU's network lock on the source.
 
-Runs on the source, after the commit of a migration that has kept TCP connections.
+Runs on the source, after the commit of a migration that has kept TCP connections, and after its
+rollback.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,26 @@ from phaul.errors import ImageError
 from phaul.network.addresses import IPAddress, local_addresses
 from phaul.network.locks import remove_table, table_name
 
-__all__ = ["unlock"]
+__all__ = ["unlock", "unlock_here"]
+
+
+async def unlock_here(images: Path) -> tuple[str, ...]:
+    """Take the lock of the last dump away: the process runs on here.  Returns what failed.
+
+    CRIU does so itself, unless it died; then the connections would be dead.
+    """
+    with anyio.CancelScope(shield=True):
+        try:
+            table = _table(images)
+        except (OSError, ImageError) as error:
+            return (f"CRIU's network lock may still be there (`nft list tables`): {error}",)
+        failed = await remove_table(table) if table else ""
+    return (f"nft table inet {table} cannot be removed: {failed}",) if failed else ()
+
+
+def _table(images: Path) -> str:
+    dumps = sorted(images.glob("*/inventory.img"), key=lambda path: int(path.parent.name))
+    return table_name(read_inventory(dumps[-1]).run_id) if dumps else ""
 
 
 async def unlock(images: Path, addresses: Iterable[IPAddress]) -> tuple[str, ...]:
@@ -23,8 +43,7 @@ async def unlock(images: Path, addresses: Iterable[IPAddress]) -> tuple[str, ...
     """
     with anyio.CancelScope(shield=True):
         try:
-            dumps = sorted(images.glob("*/inventory.img"), key=lambda path: int(path.parent.name))
-            table = table_name(read_inventory(dumps[-1]).run_id) if dumps else ""
+            table = _table(images)
             here = local_addresses(a for a in addresses if not a.is_loopback)
         except (OSError, ImageError) as error:
             return (f"CRIU's network lock may still be there (`nft list tables`): {error}",)
