@@ -233,14 +233,18 @@ class Batch:
             left = self._left(guest)
             until = time.monotonic() + GOES_S
             while left and time.monotonic() < until:
-                if all(line.startswith("/var/lib/phaul/incoming/") for line in left):
-                    # Of an agent that was killed: the next one removes it, if it is not fresh.
-                    guest.sh(_STALE)
-                    assert run_phaul(self.lab.src, "check", TARGET).status in (0, 1)
                 time.sleep(1)
                 left = self._left(guest)
-            for scene in self.scenes:
-                if left and not self._wrong[scene]:
+                if left and all(line.startswith("/var/lib/phaul/incoming/") for line in left):
+                    # Of an agent that was killed: the next one removes it, if it is not fresh.
+                    guest.sh(_STALE)
+                    run_phaul(self.lab.src, "check", TARGET)
+                    time.sleep(1)
+                    left = self._left(guest)
+                if all(line.startswith("/var/") for line in left):
+                    break  # files do not go by themselves
+            for scene in self._well():
+                if left:
                     self._wrong[scene].append(f"left on {guest.name}: {left}")
             if left:
                 _logger.warning("left on %s: %s", guest.name, left)

@@ -1,6 +1,8 @@
 """Runs `phaul migrate`, and stops it (SIGSTOP) at an event.  Runs in a guest, on the source.
 
-    follower.py EVENT ROUND WORD...      EVENT - for none, ROUND - where the event has none
+    follower.py EVENT ROUND PID WORD...      EVENT - for none, ROUND - where the event has none
+
+At `cutover-started` it waits until CRIU has taken hold of the process with that PID.
 
 Prints lines of JSON: the PID of phaul; each event as it comes; that phaul was stopped; at its end
 the exit status, and what was said.  It is never ended together with phaul.
@@ -12,8 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 PHAUL = [sys.executable, "-S", "-P", "-m", "phaul", "migrate"]
+LIMIT = 60.0
 
 
 def tell(**what: object) -> None:
@@ -41,6 +46,8 @@ def main(wanted: str, number: str, *words: str) -> None:
                 for line in lines:
                     # Stopped first, read after: an emulated machine takes a while for JSON.
                     if tag in line and (number == "-" or of_round(line) == int(number)):
+                        if wanted == "cutover-started":
+                            until_traced(words[0])
                         phaul.send_signal(signal.SIGSTOP)
                         tell(stopped=wanted)
                         tag = b"\n"
@@ -49,6 +56,13 @@ def main(wanted: str, number: str, *words: str) -> None:
         stdout.seek(0)
         stderr.seek(0)
         tell(status=status, stdout=stdout.read().decode(), stderr=stderr.read().decode())
+
+
+def until_traced(pid: str) -> None:
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        if "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text():
+            return
 
 
 def of_round(line: bytes) -> int:

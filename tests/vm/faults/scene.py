@@ -27,7 +27,7 @@ __all__ = ["TARGET", "Scene"]
 TARGET: Final = "root@dst"
 HERE: Final = f"{PROJECT}/tests/vm/faults"
 PYTHON: Final = ("python3", "-S", "-P")
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 120.0
 CONNECT_FAILED: Final = 4
 ARRIVES_S: Final = 1.0
 """For Ready, from the agent's journal to the stopped phaul's pipe."""
@@ -102,8 +102,6 @@ class Scene:
         if event != "-":
             self._until(lambda: self._held, event)
             self._stopped.append((self.lab.src, self.phaul))
-            if self.moment is Moment.FREEZING:
-                self._poll(self._traced, "CRIU to hold it")
         else:
             self._restore()
         self.noted = f"{self.here().get('state')}/{self.there().get('state')}"
@@ -194,10 +192,6 @@ class Scene:
         guest.sh(f"kill -CONT {' '.join(map(str, pids))}")
         for pid in pids:
             self._stopped.remove((guest, pid))
-
-    def _traced(self) -> bool:
-        found = self.lab.src.sh(f"grep TracerPid /proc/{self.pid}/status")
-        return found.split()[1] != "0"
 
     # -- after it
 
