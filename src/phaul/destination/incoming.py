@@ -67,7 +67,8 @@ class Incoming:
             require_ours(base, host)
             _remove_stale(base)
             path.mkdir(mode=0o700)
-            return cls(path, _lock(path))
+            # Waits: who only looks whether its agent lives has the lock for a moment.
+            return cls(path, _lock(path, wait=True))
         except OSError as error:
             raise WorkDirError(
                 f"the agent's directory {path} cannot be made: {error.strerror}",
@@ -150,10 +151,10 @@ def require_ours(base: Path, host: str) -> None:
         )
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, *, wait: bool = False) -> int:
     lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
         os.close(lock)
         raise

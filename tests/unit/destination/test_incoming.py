@@ -1,4 +1,6 @@
+import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -132,3 +134,19 @@ def test_one_that_is_left_is_taken_over_once(tmp_path: Path) -> None:
     assert again is not None
     again.close()
     assert not path.exists()
+
+
+def test_one_is_made_while_another_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who removes what is left, or lists what came here, tries each lock, also a fresh one's."""
+    mkdir = Path.mkdir
+
+    def looked_at(path: Path, mode: int = 0o777, **options: bool) -> None:
+        mkdir(path, mode, **options)
+        if path.parent == tmp_path:
+            held = os.open(path, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            threading.Timer(0.05, os.close, (held,)).start()
+
+    monkeypatch.setattr(Path, "mkdir", looked_at)
+    Incoming.make(tmp_path, "m1").close()
+    assert list(tmp_path.iterdir()) == []
