@@ -119,16 +119,15 @@ def test_sigterm_has_its_own_status(registry: Registry) -> None:
     assert (entry.exit_code, entry.fate) == (143, "still running here")
 
 
-def test_only_a_change_of_state_waits_for_the_disk(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_change_is_on_the_disk(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is renamed over another without a sync may be empty after a power cut."""
     handle = begin(registry)
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     handle.update(rounds=[a_round(0)], destination="dst")
-    assert synced == []
-    handle.update(state=State.CUTOVER)
     assert len(synced) == 2  # the file, and its directory
+    handle.update(state=State.CUTOVER)
+    assert len(synced) == 4
 
 
 def test_a_full_disk_ends_no_migration(
