@@ -45,6 +45,10 @@ grep phaul /proc/mounts
 true
 """
 _STALE = "find /var/lib/phaul/incoming -mindepth 1 -maxdepth 1 -exec touch -d '-2 minutes' {} +"
+_SSH_LEFT = """
+for d in /tmp/phaul-ssh-*; do pgrep -f "ControlPath=$d" >/dev/null || rm -rf "$d"; done
+"""
+"""What a phaul that is killed cannot remove, and nobody else knows of: a directory of its ssh's."""
 
 _logger = logging.getLogger("faults")
 
@@ -250,4 +254,6 @@ class Batch:
                 _logger.warning("left on %s: %s", guest.name, left)
 
     def _left(self, guest: Guest) -> list[str]:
+        if self.fault is Fault.PHAUL:
+            guest.sh(_SSH_LEFT)
         return guest.sh(_LEFT).splitlines()
