@@ -99,7 +99,9 @@ def main() -> int:
         join(near, socket.socket(fileno=1), delay)
         return 0
     far, its = socket.socketpair()
-    process = subprocess.Popen(command, stdin=its, stdout=its)
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        command, stdin=its.fileno(), stdout=its.fileno()
+    )
     its.close()
     join(near, far, delay)
     near.close()
