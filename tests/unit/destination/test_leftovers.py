@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -49,6 +50,8 @@ async def test_without_a_root_there_is_nothing_to_end(record: DestinationRecord)
 async def test_what_stands_still_does_not_run(record: DestinationRecord, tmp_path: Path) -> None:
     assert record.root is not None
     os.kill(record.root.pid, signal.SIGSTOP)
+    while ") T " not in Path(f"/proc/{record.root.pid}/stat").read_text():
+        await anyio.sleep(0.01)
     assert not await runs(record, tmp_path)
     (tmp_path / "stats-restore").touch()
     assert await runs(record, tmp_path)  # CRIU had let it go before
