@@ -15,7 +15,8 @@ SILENCE_S: Final = 2.0
 
 _CONSTANTS: Final = {
     "phaul.cli.resolve": {"_ANSWER_S": 1.0, "_END_S": 4.0},
-    "phaul.source.migration": {"_ASK_S": 5.0, "_LEAVE_S": 3.0, "_GLANCE_S": 0.01, "_AGAIN_S": 0.3},
+    "phaul.source.migration": {"_ASK_S": 5.0, "_LEAVE_S": 3.0, "_GLANCE_S": 0.01},
+    "phaul.source.parting": {"_LEAVE_S": 3.0, "_AGAIN_S": 0.3},
     "phaul.source.introduction": {"_HELLO_S": 5.0},
     "phaul.source.preflight": {"_ASK_S": 5.0},
     "phaul.source.resolution": {"_HELLO_S": 5.0, "_ASK_S": 6.0, "_LET_GO_S": 2.0},
@@ -24,7 +25,12 @@ _CONSTANTS: Final = {
     "phaul.destination.cage": {"_WAIT_S": 3.0},
     "phaul.destination.custody": {"_TALK_S": 2.0},
     "phaul.destination.leftovers": {"_BY_ITSELF_S": 1.0, "_KILL_S": 3.0},
-    "phaul.destination.settling": {"_PATIENCE_S": 1.5, "_WORK_S": 6.0, "_FENCE_S": 3.0},
+    "phaul.destination.settling": {
+        "_PATIENCE_S": 1.5,
+        "_WORK_S": 6.0,
+        "_FENCE_S": 3.0,
+        "_CRIU_S": 3.0,
+    },
     "phaul.subjects.apart": {"_WAIT_S": 3.0},
     "phaul.criu.swrk": {"_END_GRACE_S": 1.5},
     "phaul.criu.operation": {"_REFUSED_S": 4.0},

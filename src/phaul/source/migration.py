@@ -74,7 +74,6 @@ _GLANCE_S: Final = 0.2
 """How long the dirty rate is measured at least, in a dry run and before a migration; natively the
 rest of the preflight takes about as long as the shorter one."""
 _LEAVE_S: Final = 20.0
-_AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True)
