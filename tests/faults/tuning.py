@@ -24,7 +24,8 @@ _CONSTANTS: Final = {
     "phaul.destination.agent": {"_MEMORY_S": 3.0},
     "phaul.destination.cage": {"_WAIT_S": 3.0},
     "phaul.destination.custody": {"_TALK_S": 2.0},
-    "phaul.destination.leftovers": {"_BY_ITSELF_S": 1.0, "_KILL_S": 3.0},
+    "phaul.destination.leftovers": {"_BY_ITSELF_S": 1.0},
+    "phaul.destination.ending": {"_KILL_S": 3.0},
     "phaul.destination.settling": {
         "_PATIENCE_S": 1.5,
         "_WORK_S": 6.0,

@@ -16,7 +16,9 @@ from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import CriuOptions, Request, RequestType, Response, Stage
 from phaul.criu.swrk import Swrk
 from phaul.destination.cage import Cage
+from phaul.destination.ending import end_tree
 from phaul.errors import ImageError, PhaulError
+from phaul.incarnation import Incarnation
 
 __all__ = ["LOG", "STATISTICS", "HeldCopy"]
 
@@ -34,6 +36,7 @@ class HeldCopy:
         self._cage = cage
         self._gathering: anyio.Event | None = None
         self.pid = pid
+        self._root = Incarnation.of(pid)
         # Once CRIU has said `pre-resume` all of it runs, whatever becomes of CRIU: so it was with
         # each of those that were killed after it.  Killed before, most waited for ever, some were
         # dead in part.
@@ -124,6 +127,7 @@ class HeldCopy:
                     # Some of its tasks may wait for CRIU for ever, others run: it is ended as one.
                     await self._gathered()
                     await _end(self._cage)
+                    await end_tree(self._root)
                     raise
                 _logger.warning("criu failed when it had let the process go: %s", error)
             except BaseException:
@@ -151,6 +155,7 @@ class HeldCopy:
             finally:
                 await self._operation.worker.close()
                 await _end(self._cage)
+                await end_tree(self._root)
 
 
 async def _end(cage: Cage | None) -> None:

@@ -7,7 +7,6 @@ A CRIU that is killed leaves its tasks waiting for a word of it, for good.
 """
 
 import logging
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,8 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul.destination.cage import kill_caged, leave_caged
 from phaul.destination.copy import STATISTICS
+from phaul.destination.ending import end_tree, ended
 from phaul.errors import CgroupError, StateError
-from phaul.incarnation import Incarnation
 from phaul.storage.journal import DestinationRecord
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
@@ -28,7 +27,6 @@ _logger = logging.getLogger("phaul")
 
 _MOVES_S: Final = 0.5
 _BY_ITSELF_S: Final = 3.0
-_KILL_S: Final = 10.0
 
 
 async def runs(record: DestinationRecord, images: Path) -> bool:
@@ -60,24 +58,12 @@ def _switches(root: int) -> list[str]:
 
 async def end_copy(record: DestinationRecord, host: str = "") -> None:
     """Wait until nothing of the copy is left; raises StateError if it cannot be killed."""
-    if record.root is None or await _ended(record.root, _BY_ITSELF_S):
+    if record.root is None or await ended(record.root, _BY_ITSELF_S):
         await _empty(record, host)
         return
     await _empty(record, host)
-    for pid in reversed(tree_pids(record.root.pid, Proc()) if record.root.alive() else []):
-        one = Incarnation.of(pid)
-        if one is not None:
-            one.signal(signal.SIGKILL)
-    if not await _ended(record.root, _KILL_S):
+    if not await end_tree(record.root):
         raise StateError(f"the held copy, PID {record.root.pid}, cannot be killed", host=host)
-
-
-async def _ended(process: Incarnation, within: float) -> bool:
-    with anyio.move_on_after(within):
-        while process.alive():
-            await anyio.sleep(0.01)
-        return True
-    return not process.alive()
 
 
 async def _empty(record: DestinationRecord, host: str) -> None:
