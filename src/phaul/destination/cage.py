@@ -190,7 +190,11 @@ class Cage:
             time.sleep(_PAUSE_S)
 
     def _strays(self, own: LockedGroup) -> list[int]:
-        """What is below this process, in no group that it starts anything in; zombies too."""
+        """What is below this process, in no group that it starts anything in; zombies too.
+
+        CRIU may have moved it into this process's own group, too.  There it is told by its parent,
+        which this process has become: since `hold` it has started nothing itself.
+        """
         cgroups, me = self._apart.cgroups, os.getpid()
         proc = Proc(cgroups.proc)
         usual = {own.home, cgroups.group_of(me), None}
@@ -199,6 +203,8 @@ class Cage:
             stat = proc.process(pid)
             if stat is None or stat.start < self._since or pid in {me, *self._workers}:
                 return False
+            if stat.parent == me:
+                return True
             try:
                 return cgroups.group_of(pid) not in usual
             except CgroupError:  # one that is removed, or is out of sight
