@@ -22,6 +22,14 @@ def switches(pid: int) -> list[str]:
     return [line for text in texts for line in text.splitlines() if "ctxt_switches" in line]
 
 
+def wait_for_lock(subject: Subject) -> None:
+    """It is held by more than CRIU: the lock is taken beside the copying of the images."""
+    until = time.monotonic() + PATIENCE
+    while ".lock" not in Path(f"/proc/{subject.pid}/cgroup").read_text():
+        assert time.monotonic() < until, "nothing locks it"
+        time.sleep(0.001)
+
+
 def stands_still(subject: Subject) -> None:
     """It does not run on here, though nothing traces it any more."""
     until = time.monotonic() + PATIENCE
@@ -44,6 +52,8 @@ def test_a_dead_phaul_before_the_decision(
     subject = victim("dirtier", "--size-mb", 8)
     running = phaul.follow("migrate", subject.pid, "root@host2")
     assert running.until(event), running.end()
+    if event == "held":
+        wait_for_lock(subject)
     running.signal(signal.SIGKILL)
     running.end()
     if event == "held":

@@ -223,9 +223,12 @@ def test_ctrl_c(ends: Ends, tmp_path: Path, where: str) -> None:
     with subprocess.Popen(
         [*command, *ends.source.command], stdout=subprocess.PIPE, env=environment, text=True
     ) as process:
-        wait_for(ends, asked)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
+        try:
+            wait_for(ends, asked)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 3, output
     assert "interrupted: cancelled" in output
     assert running(ends.victim)
