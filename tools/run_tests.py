@@ -80,8 +80,8 @@ def on_host(report: Path, paths: list[str], *options: str) -> int:
 
 
 def unit(report: Path) -> int:
-    """Linters and unit tests."""
-    return on_host(report, ["tests/unit"])
+    """Linters and unit tests, on two processors at a time."""
+    return on_host(report, ["tests/unit"], "--numprocesses=2", "--dist=worksteal")
 
 
 def prepared_sandbox(*binds: str) -> Sandbox:

@@ -40,7 +40,7 @@ Ctrl-C and another shell in turn: a case takes an emulated machine some ten seco
 @pytest.fixture(scope="module")
 def subject(lab: Lab) -> Iterator[Subject]:
     """One victim for all: it must bear them one after another."""
-    options = ("--size-mb", 8, "--rate", 4000, "--working-set-pages", 1500)
+    options = ("--size-mb", 8, "--rate", 1000, "--working-set-pages", 1500)
     found = Subject(lab.src, "dirtier", *options, "--heartbeat-us", 5000)
     yield found
     found.stop(*lab.guests)

@@ -17,7 +17,7 @@ PATIENT = ("--max-downtime", "20s")
 """For an emulated machine, which restores some 100 MB a second: more than a cutover takes there."""
 MIB = 256
 """Pages."""
-SIZES = {"ssh": 256, "tls": 64}
+SIZES = {"ssh": 128, "tls": 64}
 VICTIMS = {
     "dirtier": ("--rate", 400, "--working-set-pages", 4000, "--size-mb"),
     "tree": ("--dir", "/root/tree"),

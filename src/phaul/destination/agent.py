@@ -257,7 +257,7 @@ class Agent:
         )
         self._custody = custody
         custody.begin()
-        self._tasks.start_soon(listen, custody)
+        listen(custody, self._tasks)
         self._tasks.start_soon(self._when_settled, custody)
 
     async def _when_settled(self, custody: "Custody") -> None:

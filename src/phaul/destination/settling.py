@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 import anyio
 import msgspec
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from phaul.criu.engine import Engine
 from phaul.destination.cage import criu_ended
@@ -190,15 +190,25 @@ _AS_COPY: Final = {
 }
 
 
-async def listen(custody: Custody) -> None:
-    """Let a later connection settle `custody`; a task beside the migration, until cancelled."""
+def listen(custody: Custody, tasks: TaskGroup) -> None:
+    """Let a later connection settle `custody`, by one of `tasks`, until that is cancelled.
+
+    Its socket is there on return, and not made beside what may remove its directory meanwhile.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        custody.incoming.socket.unlink(missing_ok=True)  # a dead agent's
         with nearby(custody.incoming.socket) as near:
-            listener = await anyio.create_unix_listener(near, mode=0o600)
+            sock.bind(near)  # in a directory that nobody else may enter
+        sock.listen()
     except OSError as error:
+        sock.close()
         _logger.warning("nobody else can settle this migration here: %s", error)
         return
+    tasks.start_soon(_serve, custody, sock)
 
+
+async def _serve(custody: Custody, sock: socket.socket) -> None:
     async def answer(stream: SocketStream) -> None:
         async with stream:
             sock = stream.extra(SocketAttribute.raw_socket)
@@ -216,7 +226,7 @@ async def listen(custody: Custody) -> None:
             finally:
                 await control.aclose()
 
-    async with listener:
+    async with await SocketListener.from_socket(sock) as listener:
         await listener.serve(answer)
 
 
@@ -277,7 +287,7 @@ async def _take(
     agent = Incarnation.of(os.getpid()) or record.agent
     custody = Custody(incoming, msgspec.structs.replace(record, agent=agent), engine, tasks)
     custody.took_over()
-    tasks.start_soon(listen, custody)  # for the case that this connection is lost as well
+    listen(custody, tasks)  # for the case that this connection is lost as well
     return _Keeper(custody, owned=True, lease_s=lease_s)
 
 

@@ -288,8 +288,8 @@ except PhaulError as error:
 
 async def test_another_user_is_not_heard(tmp_path: Path, unprivileged: list[str]) -> None:
     path, migration = tmp_path / "s", Migration()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
     async with running(path, migration):
         path.chmod(0o666)
         run = partial(

@@ -190,8 +190,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.mark.parametrize("made", [False, True])
 def test_not_writable(tmp_path: Path, unprivileged: list[str], made: bool) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        path.chmod(path.stat().st_mode | 0o055)
     if made:
         (tmp_path / "work").mkdir(mode=0o755)
     before = listing(tmp_path)
