@@ -1,4 +1,4 @@
-"""A migration that pre-copies is cancelled at each of its moments before the cutover."""
+"""A migration that pre-copies is cancelled in its rounds; its other moments are `tests/hosts`'."""
 
 import json
 from collections.abc import Iterator
@@ -19,22 +19,16 @@ SLOW = ("--bandwidth", "4M", "--max-rounds", "3")
 TO_THE_END = ("--max-downtime", "1ms", "--on-timeout", "cutover")
 """More rounds whatever they come to, and the cutover all the same."""
 CASES = (
-    ("connecting", "-", "INT"),
-    ("connected", "-", "cancel"),
-    ("checked", "-", "TERM"),
-    ("planned", "-", "cancel"),
-    ("started", "-", "INT"),
     ("round-started", "0", "cancel"),
     ("round-progress", "0", "INT"),
     ("round-finished", "0", "cancel"),
     ("round-started", "1", "INT"),
-    ("round-progress", "1", "cancel"),
+    ("round-progress", "1", "TERM"),
     ("pre-copy-stopped", "-", "INT"),
     ("cutover-started", "-", "cancel"),
-    ("cutover-started", "-", "INT"),
 )
 """The event, its round, and the way it is cancelled: canceller.py has them.  Each moment once, and
-Ctrl-C and another shell in turn: a case takes an emulated machine some ten seconds."""
+the ways in turn: a case takes an emulated machine some fifteen seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +57,7 @@ def test_it_stays_whole(lab: Lab, subject: Subject, event: str, number: str, way
     outcome = Outcome(found["status"], found["stdout"], found["stderr"])
     assert outcome.status == (143 if way == "TERM" else 130), outcome
     outcome.says("cancelled", f"still running here, PID {subject.pid}")
-    if event != "connecting":
-        outcome.says("nothing left on dst")
+    outcome.says("nothing left on dst")
     last = found["events"][-1]
     assert (last["event"], last["kind"]) == ("failed", "Cancelled")
     if way == "cancel":

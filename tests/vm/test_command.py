@@ -39,9 +39,9 @@ def served(lab: Lab) -> Iterator[str]:
         assert daemon.wait(30) == 0, daemon.stderr.read().decode()
 
 
-@pytest.fixture(params=["ssh", "tls"])
+@pytest.fixture
 def target(request: pytest.FixtureRequest) -> str:
-    """dst, over the one transport and the other."""
+    """dst, over the transport that the test's parameter names."""
     if request.param == "ssh":
         return SSH
     found: str = request.getfixturevalue("served")
@@ -55,7 +55,11 @@ def test_ssh_finds_phaul_and_asks_nothing(lab: Lab) -> None:
     assert version.startswith("phaul ")
 
 
-@pytest.mark.parametrize("name", VICTIMS)
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [*(("ssh", name) for name in VICTIMS), ("tls", "dirtier")],
+    indirect=["target"],
+)
 def test_one_command_pre_copies_it(
     lab: Lab, victim: Callable[..., Subject], command: Command, target: str, name: str
 ) -> None:
