@@ -24,6 +24,8 @@ _LOCKED: Final = 0x2000
 _HUGETLB: Final = 0x40000
 # CRIU's own: the vsyscall page, the vDSO and its data.
 _OF_THE_KERNEL: Final = 1 << 2 | 1 << 3 | 1 << 12
+# Pages that nobody may touch (MADV_GUARD_INSTALL), within the mapping before it; they hold nothing.
+_GUARD: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ def read_areas(path: Path) -> tuple[Area, ...]:
     found = []
     end = 0
     for wire in parse("Memory", messages[0], str(path)).vmas:
+        if wire.status & _GUARD:
+            continue
         if not end <= wire.start < wire.end:
             raise ImageError(f"{path}: the mapping at {wire.start:#x} is out of order")
         end = wire.end
