@@ -15,6 +15,9 @@ class Stretches:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
+    def __len__(self) -> int:
+        return len(self._starts)
+
     def add(self, start: int, end: int) -> None:
         """Add all from `start` to before `end`."""
         first = bisect_left(self._ends, start)
