@@ -25,6 +25,7 @@ from phaul.errors import CriuDied, CriuError, CriuNotFound, CriuTimeout
 __all__ = ["LOG", "LazyDaemon"]
 
 LOG: Final = "lazy-pages.log"
+_SOCKET: Final = "lazy-pages.socket"  # CRIU's own name, fixed
 _REQUEST: Final = "lazy-pages"
 _START_S: Final = 30.0
 
@@ -168,6 +169,7 @@ class LazyDaemon:
             await anyio.wait_readable(self._pidfd)
 
     def _release(self) -> None:
+        self.log_path.with_name(_SOCKET).unlink(missing_ok=True)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -44,12 +44,25 @@ def for_daemon(pagemap: Pagemap, pages_id: int) -> Pagemap:
     return Pagemap(
         pages_id,
         tuple(
-            PageRange(start, min(LARGEST, (found.end - start) // PAGE_SIZE), PageFlags.LAZY)
-            for found in pagemap.ranges
-            if is_lazy(found)
-            for start in range(found.start, found.end, LARGEST * PAGE_SIZE)
+            PageRange(at, min(LARGEST, (end - at) // PAGE_SIZE), PageFlags.LAZY)
+            for start, end in _joined(pagemap.ranges)
+            for at in range(start, end, LARGEST * PAGE_SIZE)
         ),
     )
+
+
+def _joined(ranges: Iterable[PageRange]) -> Iterator[tuple[int, int]]:
+    """The lazy ranges, neighbours as one: the daemon asks for each by itself, and waits for it."""
+    start = end = 0
+    for found in ranges:
+        if _LAZY[found.flags]:
+            if found.start != end:
+                if start != end:
+                    yield start, end
+                start = found.start
+            end = found.end
+    if start != end:
+        yield start, end
 
 
 def is_lazy(found: PageRange) -> bool:
@@ -82,7 +95,7 @@ def _split(ranges: Iterable[PageRange], spans: Sequence[tuple[int, int]]) -> Ite
 
 def encode_pagemap(pagemap: Pagemap) -> bytes:
     """The file of a map, as CRIU reads it before 4.2 and after: the count stands in both places."""
-    entry = message_class("PagemapEntry")
+    wire = message_class("PagemapEntry")()
     parts = [_U32.pack(magic) for magic in (COMMON_MAGIC, PAGEMAP_MAGIC)]
 
     def put(message: bytes) -> None:
@@ -91,12 +104,9 @@ def encode_pagemap(pagemap: Pagemap) -> bytes:
 
     put(message_class("PagemapHead")(pages_id=pagemap.pages_id).SerializeToString())
     for found in pagemap.ranges:
-        pages = found.pages
-        wire = entry(
-            vaddr=found.start,
-            compat_nr_pages=pages & 0xFFFFFFFF,
-            flags=int(found.flags),
-            nr_pages=pages,
-        )
+        wire.vaddr = found.start
+        wire.compat_nr_pages = found.pages & 0xFFFFFFFF
+        wire.flags = found.flags
+        wire.nr_pages = found.pages
         put(wire.SerializeToString())
     return b"".join(parts)
