@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+
 from phaul.criu.engine import Engine
 from phaul.criu.images import PageFlags, Pagemap, PageRange, read_pagemap
 from phaul.criu.images.lazy import encode_pagemap
@@ -25,7 +27,7 @@ PAGE = 4096
 
 
 async def dump(pid: int, images: Path) -> None:
-    """Dump and kill."""
+    """Dump and kill, and see that its PID is free."""
     images.mkdir(parents=True)
     async with ENGINE.worker() as worker:
         with directory_fd(images) as descriptor:
@@ -39,6 +41,9 @@ async def dump(pid: int, images: Path) -> None:
             operation = Operation(worker, request, images / "dump.log", 60 * SLOW)
             await operation.begin()
             await operation.finish()
+    with anyio.fail_after(20 * SLOW):
+        while Path(f"/proc/{pid}").exists():
+            await anyio.sleep(0.005)
 
 
 @dataclass
@@ -83,6 +88,7 @@ async def lazily(chain: Chain, images: Path, *, log_level: int = 2) -> AsyncIter
                 await operation.begin()
                 held = await operation.until(Stage.POST_RESTORE)
             assert held.pid is not None
+            await pages.guard()
             yield Restored(operation, pages, held.pid)
     finally:
         await pages.end()

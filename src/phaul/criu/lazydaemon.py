@@ -20,6 +20,7 @@ import anyio
 
 from phaul.criu.log import decisive_line, remedy_for
 from phaul.criu.swrk import describe_exit
+from phaul.criu.userfault import Userfaults
 from phaul.errors import CriuDied, CriuError, CriuNotFound, CriuTimeout
 
 __all__ = ["LOG", "LazyDaemon"]
@@ -34,14 +35,16 @@ _START_S: Final = 30.0
 class LazyDaemon:
     """A running daemon.  Whoever has it must `wait` for it or `end` it.
 
-    When it ends before all pages are in, those that are missing read as zeros from then on: a tree
-    that is restored must be ended before it.
+    When it ends before all pages are in, who reads one that is missing waits, as long as there is a
+    copy of `userfaults`, and reads zeros after that: so the tree must be ended before it.
     """
 
     process: "subprocess.Popen[bytes]"
     log_path: Path
     host: str
     _pidfd: int
+    userfaults: Userfaults
+    """Copies of what it watches memory with; refreshed by who has the daemon."""
 
     @classmethod
     async def start(
@@ -113,7 +116,9 @@ class LazyDaemon:
         # It is the last to be killed when memory runs out: the tree's memory depends on it.
         with suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("-1000")
-        return cls(process, work_dir / LOG, host, os.pidfd_open(process.pid))
+        pidfd = os.pidfd_open(process.pid)
+        copies = Userfaults(process.pid, pidfd, pages_fd)
+        return cls(process, work_dir / LOG, host, pidfd, copies)
 
     async def _ready(self, status_fd: int) -> None:
         with anyio.move_on_after(_START_S):
@@ -141,6 +146,7 @@ class LazyDaemon:
         status = self.process.wait()
         if status:
             raise self._failed(status, CriuError)
+        self.userfaults.close()
 
     def _failed(self, status: int, kind: type[CriuError]) -> CriuError:
         line = decisive_line(self.log_path)
@@ -161,6 +167,7 @@ class LazyDaemon:
                     os.killpg(self.process.pid, signal.SIGKILL)
             await self.exited()
             self._release()
+            self.userfaults.close()
         return self.process.wait()
 
     async def exited(self) -> None:

@@ -3,12 +3,12 @@
 Used on the destination, from just before the restore until the last page is in.
 
     start   the store serves, the daemon listens for `criu restore` in the work directory
+    guard   the tree waits, and reads no zeros, should the daemon die
     wait    until all is in: the daemon ended with status 0, the store saw it end the conversation
     end     whatever is left of them is ended
 
-When one of them fails, `wait` raises and leaves the other as it is: who reads
-memory that is not there yet waits, and would read zeros once the daemon is gone.  So end the tree
-first, then call `end`.
+When one of them fails, `wait` raises and leaves the rest as it is: who reads memory that is not
+there yet waits, and would read zeros once all is closed.  So end the tree first, then call `end`.
 """
 
 import os
@@ -30,6 +30,10 @@ from phaul.pages.store import PageStore, Served, Wire, socket_pair
 __all__ = ["Drained", "LazyPages"]
 
 _JOIN_S: Final = 10.0
+_GUARD_S: Final = 30.0
+_GUARD_EVERY_S: Final = 0.01
+"""How long a process may wait for nothing when it is the first of its tree to have all its memory,
+and a child that was forked meanwhile be without a guard."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,24 @@ class LazyPages:
         finally:
             os.eventfd_write(self._ended, 1)
 
+    async def guard(self) -> None:
+        """Have the tree wait, not read zeros, if the daemon dies: before it is released.
+
+        To be called when the restore is held.  Raises CriuError if the daemon has ended.
+        """
+        copies = self.daemon.userfaults
+        with anyio.move_on_after(_GUARD_S):
+            while len(copies) < len(self._chain.lazy):
+                if self.daemon.process.poll() is not None:
+                    await self.daemon.wait()
+                copies.refresh()
+                await anyio.sleep(0.001)
+            return
+        raise PageStoreError(
+            f"criu's daemon watches {len(copies)} processes of {len(self._chain.lazy)}",
+            host=self._host,
+        )
+
     async def wait(self) -> Drained:
         """Wait until all pages are in; takes as long as the tree is held, and the drain.
 
@@ -122,9 +144,17 @@ class LazyPages:
                 await anyio.wait_readable(self._ended)
                 if self._error is not None:
                     group.cancel_scope.cancel()
+                elif self._in_order:
+                    self.daemon.userfaults.close()
+
+            async def keep_guard() -> None:
+                while not self._in_order:
+                    self.daemon.userfaults.refresh()
+                    await anyio.sleep(_GUARD_EVERY_S)
 
             group.start_soon(see_daemon)
             group.start_soon(see_store)
+            group.start_soon(keep_guard)
         if self._error is None:
             await self.daemon.wait()
             with anyio.move_on_after(_JOIN_S):

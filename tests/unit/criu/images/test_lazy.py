@@ -74,6 +74,8 @@ def test_the_daemon_is_told_what_is_lazy_alone(spans: list[tuple[int, int, int]]
     lazy = [page for page, flags in by_page(restore).items() if flags & PageFlags.LAZY]
     assert by_page(daemon) == dict.fromkeys(lazy, PageFlags.LAZY)
     assert all(is_lazy(found) for found in daemon.ranges)
+    ends = {found.end for found in daemon.ranges}
+    assert ends.isdisjoint(found.start for found in daemon.ranges), "neighbours are one range"
 
 
 def test_the_daemon_is_told_no_range_that_its_numbers_cannot_hold() -> None:
