@@ -37,7 +37,10 @@ class Userfaults:
         return len(self._held)
 
     def refresh(self) -> None:
-        """Take those that are new, give back those that it closed while it was not ending."""
+        """Take those that are new, give back those that it closed while it was not ending.
+
+        Raises OSError if one cannot be taken: no more descriptors, no right to it.
+        """
         try:
             found = self._found()
             os.stat(f"{self._folder}/{self._anchor}")  # noqa: PTH116 -- a link to no path

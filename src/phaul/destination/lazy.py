@@ -114,14 +114,21 @@ class LazyPages:
     async def guard(self) -> None:
         """Have the tree wait, not read zeros, if the daemon dies: before it is released.
 
-        To be called when the restore is held.  Raises CriuError if the daemon has ended.
+        To be called when the restore is held.  Raises CriuError if the daemon has ended,
+        PageStoreError if it cannot be guarded.
         """
         copies = self.daemon.userfaults
         with anyio.move_on_after(_GUARD_S):
             while len(copies) < len(self._chain.lazy):
                 if self.daemon.process.poll() is not None:
                     await self.daemon.wait()
-                copies.refresh()
+                try:
+                    copies.refresh()
+                except OSError as error:
+                    raise PageStoreError(
+                        f"the daemon's userfaultfds cannot be held: {error.strerror}",
+                        host=self._host,
+                    ) from error
                 await anyio.sleep(0.001)
             return
         raise PageStoreError(
@@ -149,7 +156,8 @@ class LazyPages:
 
             async def keep_guard() -> None:
                 while not self._in_order:
-                    self.daemon.userfaults.refresh()
+                    with suppress(OSError):  # what is held stays held; the next time will do
+                        self.daemon.userfaults.refresh()
                     await anyio.sleep(_GUARD_EVERY_S)
 
             group.start_soon(see_daemon)

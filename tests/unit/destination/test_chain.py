@@ -54,7 +54,7 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
         (14, 2, PRESENT),
     ]
     assert by_number(last) == told
-    assert by_number(daemon) == [(0, 2, LAZY), (2, 6, LAZY)]
+    assert by_number(daemon) == [(0, 8, LAZY)]
     assert chain.lazy == {7: ((0, 2), (2 * PAGE_SIZE, 6))}
     assert sorted(path.name for path in daemon.iterdir()) == [
         "inventory.img",

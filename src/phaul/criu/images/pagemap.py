@@ -83,9 +83,10 @@ def read_pagemap(path: Path) -> Pagemap:
         raise ImageError(f"{path}: has no head")
     pages_id: int = parse("PagemapHead", head, str(path)).pages_id
     ranges: list[PageRange] = []
+    where = str(path)
     end = 0
     for message in messages:
-        wire = parse("PagemapEntry", message, str(path))
+        wire = parse("PagemapEntry", message, where)
         pages = wire.nr_pages if wire.HasField("nr_pages") else wire.compat_nr_pages
         found = PageRange(wire.vaddr, pages, _flags(wire))
         if found.start % PAGE_SIZE or not pages or found.end > _ADDRESS_SPACE:
