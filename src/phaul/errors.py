@@ -46,6 +46,7 @@ Used in every phase, on both hosts, and pure: no I/O, no CRIU.
      +-- CgroupError                 7   a cgroup refused what was asked of it
      |    +-- LockUnavailable            the tree cannot be held still by a frozen one
      +-- MemoryChannelError          7   the channel of the memory broke
+     +-- PageStoreError              7   memory that is restored on demand could not be given
      +-- MigrationError              7   a migration was rolled back
      |    +-- RoundFailed                in a round of the pre-copy
      |    +-- CutoverFailed              in the cutover, before the commit
@@ -95,6 +96,7 @@ __all__ = [
     "NotConverged",
     "NotTrusted",
     "OutcomeUnknown",
+    "PageStoreError",
     "PeerError",
     "PhaulError",
     "PreflightError",
@@ -355,6 +357,12 @@ class LockUnavailable(CgroupError):
 
 class MemoryChannelError(PhaulError):
     """The channel that carries the memory broke, or was closed by the other side."""
+
+    exit_code = 7
+
+
+class PageStoreError(PhaulError):
+    """Memory that is restored on demand could not be given, or was asked for in no known way."""
 
     exit_code = 7
 

@@ -22,6 +22,7 @@ static const char *const things[THINGS] = {
 static const int protections[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE };
 
 static uint64_t beat_us = 1000;
+static bool empty_whole;
 
 static struct slot {
 	unsigned pages;
@@ -34,6 +35,8 @@ static uint64_t steps, done[THINGS], keys;
 
 static const struct victim_option options[] = {
 	{ "beat-us", VICTIM_U64, &beat_us, "time between changes (default 1000)" },
+	/* While CRIU restores lazily, to empty a part of a mapping splits it, and mremap then fails. */
+	{ "empty-whole", VICTIM_FLAG, &empty_whole, "empty no part of a mapping, but all of it" },
 	{ 0 },
 };
 
@@ -134,7 +137,7 @@ static bool change(struct slot *s, unsigned thing, uint64_t random)
 		move(s, other);
 		return true;
 	case EMPTY:
-		empty(s, n % s->pages);
+		empty(s, empty_whole ? 0 : n % s->pages);
 		return true;
 	case WRITE:
 		if (!(s->protection & PROT_WRITE))

@@ -68,17 +68,22 @@ def message_class(name: str) -> type[Any]:
     return message_factory.GetMessageClass(descriptor)
 
 
+@cache
+def _decode_error() -> type[Exception]:
+    from google.protobuf.message import DecodeError
+
+    return DecodeError
+
+
 def parse(name: str, data: bytes, where: str) -> Any:  # noqa: ANN401 -- see message_class
     """The message `name` read from `data`; `where` names the source in the error.
 
     Raises ImageError if the bytes are no such message or lack a required field.
     """
-    from google.protobuf.message import DecodeError
-
     message = message_class(name)()
     try:
         message.ParseFromString(data)
-    except DecodeError as err:
+    except _decode_error() as err:
         raise ImageError(f"{where}: not a {name} message: {err}") from err
     if not message.IsInitialized():
         raise ImageError(f"{where}: the {name} message lacks a required field")

@@ -13,10 +13,11 @@ from phaul.criu.images.container import COMMON_MAGIC, read_messages
 from phaul.criu.messages import parse
 from phaul.errors import ImageError
 
-__all__ = ["PAGE_SIZE", "PageFlags", "PageRange", "Pagemap", "read_pagemap"]
+__all__ = ["PAGEMAP_MAGIC", "PAGE_SIZE", "PageFlags", "PageRange", "Pagemap", "read_pagemap"]
 
 PAGE_SIZE: Final = 4096
-_MAGICS: Final = (COMMON_MAGIC, 0x56084025)
+PAGEMAP_MAGIC: Final = 0x56084025
+_MAGICS: Final = (COMMON_MAGIC, PAGEMAP_MAGIC)
 # An entry takes 8 bytes or more for a page or more; 1 GiB of pagemap is some 500 GB of memory.
 _LIMIT: Final = 1 << 30
 _ADDRESS_SPACE: Final = 1 << 64
@@ -28,6 +29,10 @@ class PageFlags(IntFlag):
     PARENT = 1
     LAZY = 2
     PRESENT = 4
+
+
+# Looked up, since to make a flag takes longer than to read the rest of its entry.
+_FLAGS: Final = tuple(PageFlags(number) for number in range(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,10 @@ class Pagemap:
 
 
 def _flags(wire: Any) -> PageFlags:  # noqa: ANN401
-    flags = PageFlags(wire.flags & 7)
+    number: int = wire.flags & 7
     if wire.in_parent:
-        return flags | PageFlags.PARENT
-    return flags if wire.HasField("flags") else PageFlags.PRESENT
+        return _FLAGS[number | 1]
+    return _FLAGS[number] if wire.HasField("flags") else PageFlags.PRESENT
 
 
 def read_pagemap(path: Path) -> Pagemap:
@@ -78,9 +83,10 @@ def read_pagemap(path: Path) -> Pagemap:
         raise ImageError(f"{path}: has no head")
     pages_id: int = parse("PagemapHead", head, str(path)).pages_id
     ranges: list[PageRange] = []
+    where = str(path)
     end = 0
     for message in messages:
-        wire = parse("PagemapEntry", message, str(path))
+        wire = parse("PagemapEntry", message, where)
         pages = wire.nr_pages if wire.HasField("nr_pages") else wire.compat_nr_pages
         found = PageRange(wire.vaddr, pages, _flags(wire))
         if found.start % PAGE_SIZE or not pages or found.end > _ADDRESS_SPACE:

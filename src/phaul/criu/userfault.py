@@ -1,0 +1,81 @@
+"""The userfaultfds of CRIU's lazy-pages daemon, held a second time.
+
+Used on the destination, from the end of the restore until the last page is in.  When the last copy
+of such a descriptor is closed, the kernel takes memory that is not there yet for zeros, and the
+process runs on with them.  With a copy of ours it waits instead, whatever becomes of the daemon.
+
+A copy must not outlive what the daemon has done in order: it closes one when all of a process's
+memory is in, and until we do too, that process waits for memory that it touches for the first time.
+"""
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+__all__ = ["Userfaults"]
+
+_PIDFD_GETFD: Final = 438
+_NAME: Final = "anon_inode:[userfaultfd]"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Userfaults:
+    """Copies of the userfaultfds of the process behind `pidfd`, whose PID is `pid`.
+
+    `anchor` is a descriptor that it has open until the end: while that is there, one that is not
+    there any more was closed on purpose.
+    """
+
+    def __init__(self, pid: int, pidfd: int, anchor: int) -> None:
+        self._folder = f"/proc/{pid}/fd"
+        self._pidfd = pidfd
+        self._anchor = anchor
+        self._held: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def refresh(self) -> None:
+        """Take those that are new, give back those that it closed while it was not ending.
+
+        Raises OSError if one cannot be taken: no more descriptors, no right to it.
+        """
+        try:
+            found = self._found()
+            os.stat(f"{self._folder}/{self._anchor}")  # noqa: PTH116 -- a link to no path
+        except OSError:
+            return
+        for inode in self._held.keys() - found.keys():
+            os.close(self._held.pop(inode))
+        for inode in found.keys() - self._held.keys():
+            self._take(inode, found[inode])
+
+    def _found(self) -> dict[int, int]:
+        """Its userfaultfds, by inode: each has one of its own."""
+        found = {}
+        for name in os.listdir(self._folder):  # noqa: PTH208 -- many, and often
+            path = f"{self._folder}/{name}"
+            try:
+                if os.readlink(path) == _NAME:  # noqa: PTH115
+                    found[os.stat(path).st_ino] = int(name)  # noqa: PTH116
+            except FileNotFoundError:
+                continue
+        return found
+
+    def _take(self, inode: int, number: int) -> None:
+        copy = _libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
+        if copy < 0:
+            code = ctypes.get_errno()
+            if code in (errno.EBADF, errno.ESRCH):
+                return  # closed since, or ended
+            raise OSError(code, f"pidfd_getfd: {os.strerror(code)}")
+        if os.fstat(copy).st_ino == inode:
+            self._held[inode] = copy
+        else:
+            os.close(copy)
+
+    def close(self) -> None:
+        """Give all back.  May be called again."""
+        while self._held:
+            os.close(self._held.popitem()[1])

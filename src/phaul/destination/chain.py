@@ -1,0 +1,112 @@
+"""The images of a migration, as the page store needs them: indexed, and the last told anew.
+
+Used on the destination.  `add` is called when a round is in, while the process runs; `finish` after
+the final dump, in the downtime, when the last page maps and the metadata are there:
+
+    images/0/   pagemap-7.img  pages-1.img                        add
+    images/1/   pagemap-7.img  pages-1.img  parent -> ../0        add
+    images/2/   pagemap-7.img  ...          parent -> ../1        finish: pagemap-7.img told anew,
+                lazy/          what `criu lazy-pages` reads               and for the daemon here
+
+What is told anew for `criu restore` is still good for a restore in full.
+"""
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from phaul.criu.images import PageFlags, Pagemap, read_areas, read_pagemap
+from phaul.criu.images.lazy import encode_pagemap, for_daemon, for_restore, is_lazy
+from phaul.criu.images.memory import lazy_spans
+from phaul.errors import ImageError
+from phaul.pages.store import Index, Level, Where
+
+__all__ = ["DAEMON_DIR", "Chain"]
+
+DAEMON_DIR: Final = "lazy"
+_NAME: Final = re.compile(r"pagemap-([1-9][0-9]{0,8})\.img")
+_SHARED: Final = ("inventory.img", "pstree.img")
+_PAGES_ID: Final = 1
+
+
+def _where(flags: int) -> Where:
+    if flags & PageFlags.PRESENT:
+        return Where.HERE
+    return Where.OLDER if flags & PageFlags.PARENT else Where.ELSEWHERE
+
+
+_WHERE: Final = tuple(_where(flags) for flags in range(8))
+
+
+@dataclass(eq=False)
+class Chain:
+    """The page files of the rounds so far, open, and the index of what is in them.  Close it.
+
+    All here works on files and may take a while: call it in a thread.
+    """
+
+    index: Index = field(default_factory=Index)
+    files: list[int] = field(default_factory=list)
+    lazy: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """After `finish`: of each process, what is left to the daemon, as (address, pages)."""
+
+    def add(self, images: Path) -> None:
+        """Add a round, whose page server has ended; raises ImageError."""
+        for process, path in _pagemaps(images):
+            self._add(process, images, read_pagemap(path))
+
+    def finish(self, images: Path) -> Path:
+        """Add the final dump, and tell its page maps anew; returns the daemon's images directory.
+
+        Raises ImageError, OSError.
+        """
+        daemon = images / DAEMON_DIR
+        daemon.mkdir(mode=0o700)
+        for name in _SHARED:
+            (daemon / name).hardlink_to(images / name)
+        (daemon / f"pages-{_PAGES_ID}.img").touch(mode=0o600)
+        for process, path in _pagemaps(images):
+            found = read_pagemap(path)
+            self._add(process, images, found)
+            memory = f"mm-{process}.img"
+            told = for_restore(found, lazy_spans(read_areas(images / memory)))
+            if told.ranges != found.ranges:
+                # Another file, then renamed: CRIU's own may be the one file of two directories.
+                fresh = path.with_suffix(".new")
+                fresh.write_bytes(encode_pagemap(told))
+                fresh.replace(path)
+            (daemon / memory).hardlink_to(images / memory)
+            (daemon / path.name).write_bytes(encode_pagemap(for_daemon(told, _PAGES_ID)))
+            self.lazy[process] = tuple((r.start, r.pages) for r in told.ranges if is_lazy(r))
+        return daemon
+
+    def _add(self, process: int, images: Path, found: Pagemap) -> None:
+        path = images / f"pages-{found.pages_id}.img"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be opened: {error}") from error
+        self.files.append(descriptor)
+        level = Level(
+            len(self.files) - 1, ((r.start, r.pages, _WHERE[r.flags]) for r in found.ranges)
+        )
+        info = os.fstat(descriptor)
+        wanted = found.present_pages * 4096
+        if not stat.S_ISREG(info.st_mode) or info.st_size != wanted:
+            raise ImageError(f"{path}: {info.st_size} bytes, expected {wanted}")
+        self.index.add(process, level)
+
+    def close(self) -> None:
+        """Close the files; nobody may read them any more.  May be called again."""
+        while self.files:
+            os.close(self.files.pop())
+
+
+def _pagemaps(images: Path) -> list[tuple[int, Path]]:
+    """The page maps of processes in a directory, not those of shared memory, with their PIDs."""
+    return [
+        (int(match[1]), path) for path in images.iterdir() if (match := _NAME.fullmatch(path.name))
+    ]
