@@ -9,7 +9,6 @@ progress: once the working set is known, a round that would bring nothing is not
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +18,10 @@ from phaul.policy.throttle import needed_share
 
 __all__ = ["Advice", "CutOver", "Decision", "GoOn", "Limits", "NotConverging", "decide"]
 
-_WORTH_IT: Final = 0.9
-"""More rounds are no help unless they may make the downtime at least 10 % shorter."""
+_WORTH_IT: Final = 0.95
+"""More rounds are no help unless they may make the downtime at least 5 % shorter."""
+_AHEAD: Final = 3
+"""By so many rounds: what creeps would cost far more bytes than it brings."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,16 @@ def decide(found: Prediction, limits: Limits) -> Decision:
 
 def _helps(found: Prediction, limits: Limits) -> bool:
     """Whether more rounds may well shorten the downtime."""
-    if found.working_set is None or found.far_off:
+    if found.working_set is None or found.far_off or not found.proven:
         return True  # that is not known before the next
 
-    def best(dirty: Callable[[float], float]) -> float:
-        left = (limits.rounds_left, limits.seconds_left)
-        return min(forecast(dirty, found.pace, found.interval_s, *left)[1:])
-
+    left = (limits.rounds_left, limits.seconds_left)
     if limits.strict and found.downtime_s > limits.max_downtime_s:
-        return best(found.working_set.likely) <= limits.max_downtime_s
-    return best(found.working_set.at_least) <= _WORTH_IT * found.downtime_s
+        likely = forecast(found.working_set.likely, found.pace, found.interval_s, *left)
+        return min(likely) <= limits.max_downtime_s
+    ahead = (min(limits.rounds_left, _AHEAD), limits.seconds_left)
+    now, *later = forecast(found.working_set.at_least, found.pace, found.interval_s, *ahead)
+    return min(later) <= _WORTH_IT * now
 
 
 def _stuck(found: Prediction, limits: Limits, reason: StopReason, why: str) -> NotConverging:

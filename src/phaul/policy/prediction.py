@@ -77,6 +77,7 @@ class Prediction:
     pace: Pace
     working_set: WorkingSet | None
     far_off: bool = False
+    proven: bool = False
 
     @property
     def most_s(self) -> float:
@@ -116,6 +117,7 @@ def predict(
         pace,
         working_set,
         far_off=interval > _FAR * max(sample.seconds for sample in samples),
+        proven=len(rounds) > 1,
     )
 
 

@@ -53,12 +53,11 @@ def test_a_laxer_target_is_never_refused_where_a_stricter_is_met(
         assert isinstance(after(rounds, Limits(target * times, 0)), CutOver)
 
 
-def test_a_hot_set_that_does_not_fit_is_known_after_two_rounds() -> None:
-    rounds = made(hot(200 * MIB), 3)
-    limits = Limits(0.3, 14)
-    assert isinstance(after(rounds[:1], limits), GoOn)
-    assert isinstance(after(rounds[:2], limits), GoOn)
-    found = after(rounds[:3], limits)
+def test_a_hot_set_that_does_not_fit_is_soon_known() -> None:
+    rounds = made(hot(200 * MIB), 4)
+    decisions = [after(rounds[:count], Limits(0.3, 16 - count)) for count in range(1, 5)]
+    found = next(one for one in decisions if not isinstance(one, GoOn))
+    assert decisions.index(found) >= 2
     assert reason(found) is StopReason.NOT_CONVERGING
     assert isinstance(found, NotConverging)
     assert "would not help" in found.verdict.explanation
@@ -89,6 +88,13 @@ def test_a_glance_is_not_taken_for_a_long_round() -> None:
     assert reason(after(rounds, Limits(0.3, 14), quiet)) is StopReason.TARGET
     longer = Costs(1 << 30, 0, 1e12, dirty_rate=0.0, dirty_s=5.0)
     assert reason(after(rounds[:1], Limits(0.3, 15), longer)) is StopReason.TARGET
+
+
+def test_nothing_is_given_up_by_a_glance_alone() -> None:
+    busy = Costs(1 << 30, 0, 1e12, dirty_rate=300.0 * MIB, dirty_s=5.0)
+    rounds = made(sweep(300 * MIB), 2)
+    assert isinstance(after(rounds[:1], Limits(0.3, 15), busy), GoOn)
+    assert reason(after(rounds, Limits(0.3, 14), busy)) is StopReason.NOT_CONVERGING
 
 
 def test_the_time_and_the_rounds_end_it() -> None:
