@@ -17,7 +17,7 @@ TARGET = "root@dst"
 SLOW = ("--bandwidth", "4M", "--max-rounds", "3")
 """With it, each round of the victim takes a second or more: there is a middle of it."""
 TO_THE_END = ("--max-downtime", "1ms", "--on-timeout", "cutover")
-"""More rounds whatever they come to, and the cutover all the same."""
+"""A second round whatever the first comes to, and the cutover all the same."""
 CASES = (
     ("round-started", "0", "cancel"),
     ("round-progress", "0", "INT"),

@@ -80,6 +80,7 @@ class Preflight:
         self.dirty_rate: float | None = None
         self._meter: DirtyMeter | None = None
         self._meter_begun = 0.0
+        self._measured_s = 0.0
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -118,6 +119,7 @@ class Preflight:
             shared_bytes=memory.shared_anonymous if memory else 0,
             restore_rate=self._restore_rate,
             dirty_rate=self.dirty_rate,
+            dirty_s=self._measured_s,
         )
 
     async def look_here(self) -> Facts:
@@ -169,6 +171,7 @@ class Preflight:
             return
         await anyio.sleep(max(self._meter_begun + least_s - time.monotonic(), 0))
         self.dirty_rate = await anyio.to_thread.run_sync(meter.stop)
+        self._measured_s = time.monotonic() - self._meter_begun
         if self.dirty_rate is not None:
             self._found.append(
                 Finding(
