@@ -85,7 +85,7 @@ def test_one_command_pre_copies_it(
     is_sane(report, subject, after)
     if name == "dirtier":
         sent = [one["pages"] for one in report["rounds"]]
-        assert len(sent) >= 3, "several rounds"
+        assert len(sent) >= 2, "more than one round"
         assert sent[0] >= size * MIB, "all its memory"
         assert sent == sorted(sent, reverse=True), "that get smaller"
         assert report["final"]["pages"] < sent[0] / 4

@@ -128,6 +128,7 @@ class Custody:
 
             async def journal() -> None:
                 try:
+                    await self._durability.begin(folder)
                     await anyio.to_thread.run_sync(partial(self._write, sync=True))
                 except StateError as error:
                     failed.append(error)

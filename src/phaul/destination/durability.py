@@ -42,9 +42,14 @@ class Durability:
         disk holds up who makes files in it, and after the last round the images come.
         """
         self._behind.append(folder)
-        self._tasks.start_soon(self._begin, folder)
+        self._tasks.start_soon(self.begin, folder)
 
-    async def _begin(self, folder: Path) -> None:
+    async def begin(self, folder: Path) -> None:
+        """Have what is in a folder begin to go to the disk, and wait for none of it.
+
+        What is synced next, whatever it is, takes along what that needs of the file system's own
+        journal: images that come after it are mostly there already.
+        """
         with suppress(OSError):  # told when it is synced
             await in_thread(_begin_writing, folder)
 

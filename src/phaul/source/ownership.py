@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -54,10 +54,14 @@ class Ledger:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tree that stands still, and what is planned for its second lock."""
+    """A tree that stands still, and what is planned for its second lock.
+
+    `laid` is the record of it that is laid ready, None if there is none.
+    """
 
     tree: tuple[Incarnation, ...]
     groups: tuple[LockedGroup, ...]
+    laid: SourceRecord | None = None
 
 
 class Ownership:
@@ -112,8 +116,33 @@ class Ownership:
                 pids = self._pids()
                 # The same once more: what was born before its parent stood still is among them.
                 if _stands_still(pids) and set(self._pids()) == set(pids):
-                    self._seen = self._look(pids)
+                    seen = self._look(pids)
+                    self._seen = replace(seen, laid=self._lay(seen))
         return warm
+
+    def _lay(self, seen: _Seen) -> SourceRecord | None:
+        """Lay on the disk what the lock is going to write, and what gives it back."""
+        record = self._recorded(seen)
+        if record is None or self._ledger is None:
+            return None
+        # What is going to be done is on the disk before it is: whoever finds it can undo it.
+        back = msgspec.structs.replace(record, state=SourceState.BACK)
+        self._ledger.journal.prepare(back)
+        return self._ledger.journal.lay(record)
+
+    def _recorded(self, seen: _Seen) -> SourceRecord | None:
+        """What the journal is going to say; None where there is none, or the root is gone."""
+        root = next((one for one in seen.tree if one.pid == self._subject.pid), None)
+        if self._ledger is None or root is None:
+            return None
+        return SourceRecord(
+            id=self._ledger.id,
+            key=self._ledger.key,
+            state=SourceState.LOCKED,
+            root=root,
+            tree=seen.tree,
+            groups=seen.groups,
+        )
 
     def _pids(self) -> list[int]:
         return tree_pids(self._subject.pid, Proc())
@@ -137,20 +166,9 @@ class Ownership:
         self._tree, groups = seen.tree, seen.groups
         if self._lock is not None:
             self._lock.warm()
-        root = next((one for one in self._tree if one.pid == self._subject.pid), None)
-        if self._ledger is not None and root is not None:
-            self._record = SourceRecord(
-                id=self._ledger.id,
-                key=self._ledger.key,
-                state=SourceState.LOCKED,
-                root=root,
-                tree=self._tree,
-                groups=groups,
-            )
-            # What is going to be done is on the disk before it is: whoever finds it can undo it.
-            back = msgspec.structs.replace(self._record, state=SourceState.BACK)
-            self._ledger.journal.prepare(back)
-            self._write(sync=True)
+        self._record = seen.laid or self._lay(seen)
+        if self._record is not None and self._ledger is not None:
+            self._ledger.journal.put()
         if groups and self._lock is not None:
             try:
                 self._lock.take(groups)

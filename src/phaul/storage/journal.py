@@ -97,6 +97,7 @@ class Journal(Generic[R]):
         self.path = directory / NAME
         self._note = directory / f".note-{NAME}"
         self._spare = directory / f".back-{NAME}"
+        self._laid = directory / f".next-{NAME}"
         self._kind: type[R] = kind
 
     def write(self, record: R, *, sync: bool) -> R:
@@ -110,13 +111,31 @@ class Journal(Generic[R]):
         try:
             write_whole(path, msgspec.json.encode(record), sync=sync)
         except OSError as error:
-            raise StateError(
-                f"the journal {path} cannot be written: {error.strerror}",
-                remedy="make room on its file system",
-            ) from error
+            raise self._unwritten(path, error) from error
         if sync:
             self._drop_note()
         return record
+
+    def lay(self, record: R) -> R:
+        """Lay the next record ready on the disk, so that `put` has less to wait for.
+
+        Returns it as it is going to be.  Raises StateError.
+        """
+        record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
+        try:
+            write_whole(self._laid, msgspec.json.encode(record))
+        except OSError as error:
+            raise self._unwritten(self._laid, error) from error
+        return record
+
+    def put(self) -> None:
+        """Replace the record by what was laid ready; on the disk on return.  Raises StateError."""
+        try:
+            self._laid.rename(self.path)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise self._unwritten(self.path, error) from error
+        self._drop_note()
 
     def read(self) -> R | None:
         """The record, None if there is none; raises StateError if it is damaged or foreign."""
@@ -144,6 +163,12 @@ class Journal(Generic[R]):
             raise StateError(f"the journal {path} has another form, {record.version}")
         return record
 
+    def _unwritten(self, path: Path, error: OSError) -> StateError:
+        return StateError(
+            f"the journal {path} cannot be written: {error.strerror}",
+            remedy="make room on its file system",
+        )
+
     def _drop_note(self) -> None:
         with suppress(OSError):  # it is older than the record, and so does not count
             self._note.unlink(missing_ok=True)
@@ -155,10 +180,7 @@ class Journal(Generic[R]):
             record = msgspec.structs.replace(record, serial=record.serial + _MANY)
             write_whole(self._spare, msgspec.json.encode(record))
         except OSError as error:
-            raise StateError(
-                f"the journal {self._spare} cannot be written: {error.strerror}",
-                remedy="make room on its file system",
-            ) from error
+            raise self._unwritten(self._spare, error) from error
 
     def fall_back(self) -> None:
         """Put the record of `prepare` in place; on the disk on return.  Raises StateError."""

@@ -223,9 +223,24 @@ async def test_a_journal_that_cannot_be_written_locks_nothing(
         await made.lock()
     assert lock.done == [("plan", None)]
     assert made.state is SourceState.FREEZING
-    # It runs on all the same, and what failed is told.
-    assert await made.back()
+    # It runs on all the same; nothing is written that would have to be taken back.
+    assert await made.back() == ()
+    assert ledger.journal.read() is None
     until(lambda: running(subject.pid))
+
+
+async def test_what_is_made_ready_beside_the_dump_changes_nothing_yet(
+    subject: Subject, ledger: Ledger, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_stands_still", lambda _pids: True)  # as if it were traced
+    made = Ownership(subject, ledger, second_lock=True)
+    made.freeze()
+    await made.get_ready()
+    assert ledger.journal.read() is None
+    assert running(subject.pid)
+    monkeypatch.setattr(journal_module, "write_whole", full)  # nothing is left to be written
+    await made.lock()
+    assert lock.done == [("plan", None), ("take", SourceState.LOCKED)]
 
 
 async def test_a_cancel_does_not_tear_the_lock_apart(

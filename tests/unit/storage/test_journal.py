@@ -97,6 +97,10 @@ def test_what_is_synced_is_on_the_disk_and_so_is_its_name(
     done.clear()
     made.fall_back()
     assert done == ["rename", tmp_path.name]
+    made.lay(LOCKED)
+    done.clear()
+    made.put()
+    assert done == ["rename", tmp_path.name]
     done.clear()
     made.remove()
     assert done == [tmp_path.name]
@@ -130,6 +134,22 @@ def test_a_full_disk_keeps_nobody_from_falling_back(
     back = written.read()
     assert back is not None
     assert back.state is SourceState.BACK
+
+
+def test_what_is_laid_ready_counts_when_it_is_put_in_place(
+    written: Journal[SourceRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = written.read()
+    laid = written.lay(at(LOCKED, state=SourceState.BACK))
+    assert written.read() == before
+    monkeypatch.setattr(journal, "write_whole", full)
+    written.put()
+    assert written.read() == laid
+    with pytest.raises(StateError, match="cannot be written"):
+        written.put()
+    with pytest.raises(StateError, match="No space left"):
+        written.lay(laid)
+    assert written.read() == laid
 
 
 def test_nothing_was_laid_ready(written: Journal[SourceRecord]) -> None:
