@@ -102,8 +102,11 @@ class Ownership:
     async def get_ready(self) -> None:
         """Make `lock` short, beside the dump, until this is cancelled.
 
-        As soon as CRIU has stopped the whole tree it can be looked at: it changes no more.
+        As soon as CRIU has stopped the whole tree it can be looked at: it changes no more.  Where
+        there is neither a journal nor a second lock, that need not be before the dump is done.
         """
+        if self._lock is None and self._ledger is None:
+            return
         warm = True
         while warm or self._seen is None:
             warm = await anyio.to_thread.run_sync(self._get_ready, abandon_on_cancel=True)
