@@ -250,6 +250,7 @@ class Agent:
             pids=prepare.pids,
             agent=agent,
             options=prepare.options,
+            cage=cage.foreseen(),
         )
         self._lease_s = float(prepare.lease_s)
         custody = Custody(

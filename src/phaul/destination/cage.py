@@ -63,6 +63,12 @@ class Cage:
         """All that is caged, for a journal: `kill_caged` ends it when this process is gone."""
         return (*((self._own,) if self._own else ()), *self._others)
 
+    def foreseen(self) -> tuple[LockedGroup, ...]:
+        """What will be in `groups` from the first worker on: for a journal, before it is made."""
+        with suppress(CgroupError):
+            return (self._planned(),)
+        return ()
+
     def prepare(self, pid: int) -> None:
         """Put a worker of CRIU in that may become the restoring one; it is idle, or will be.
 
@@ -97,13 +103,15 @@ class Cage:
         return True
 
     def _make(self) -> LockedGroup:
-        cgroups = self._apart.cgroups
-        home = cgroups.group_of("self")
-        assert home is not None
-        own = self._apart.child(home, self._name, ())
-        cgroups.make(own.group)
+        own = self._planned()
+        self._apart.cgroups.make(own.group)
         self._own = own
         return own
+
+    def _planned(self) -> LockedGroup:
+        home = self._apart.cgroups.group_of("self")
+        assert home is not None
+        return self._apart.child(home, self._name, ())
 
     def gather(self, root: int) -> None:
         """Cage the restored tree below `root`, where CRIU moved it out.

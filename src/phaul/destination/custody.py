@@ -7,6 +7,7 @@ here, in the order of `phaul.protocol.ownership`, with the journal written befor
 
 import logging
 import shutil
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,6 +78,8 @@ class Custody:
         self._timeouts = timeouts or Timeouts()
         self._copy: HeldCopy | None = None
         self._turn = anyio.Lock()
+        self._laid: DestinationRecord | None = None
+        self._ended = False
         self._durability = Durability(tasks)
 
     @property
@@ -160,9 +163,12 @@ class Custody:
     async def _gather(self, session: DestinationSession) -> None:
         """Close the cage beside the answer: until then the copy is found from its root."""
         await session.gather()
-        if self._cage is not None and self._cage.groups and self.state is DestinationState.READY:
+        if self.state is not DestinationState.READY:
+            return
+        if self._cage is not None and self._cage.groups:
             self._change(cage=self._cage.groups)
             self._note()
+        await self._lay_release()
 
     # -- settling
 
@@ -196,7 +202,7 @@ class Custody:
                 return m.Running()
             self._owner.commit()
             self._change(state=DestinationState.RELEASING)
-            self._note()
+            self._note_release()
             with anyio.CancelScope(shield=True):
                 try:
                     await self._let_go()
@@ -213,7 +219,37 @@ class Custody:
                 self._change(state=DestinationState.RUNNING)
                 self._note()
             self.settled.set()
+            self._tasks.start_soon(self._sync_running)
             return m.Running()
+
+    async def _lay_release(self) -> None:
+        """Lay RELEASING ready, for a disk that is full when it has to be written."""
+        laid = msgspec.structs.replace(self.record, state=DestinationState.RELEASING)
+        try:
+            self._laid = await in_thread(partial(self._journal.lay, laid, sync=False))
+        except StateError as error:
+            _logger.warning("%s", error)
+
+    def _note_release(self) -> None:
+        """Who finds READY of a dead agent ends the copy: so it must be this before it runs."""
+        try:
+            self._write(sync=False)
+        except StateError:
+            if self._laid is None:
+                self._owner = DestinationOwner(DestinationState.READY)
+                self._change(state=DestinationState.READY)
+                raise
+            self._journal.put()
+            self.record = self._laid
+
+    async def _sync_running(self) -> None:
+        """Bring it to the disk that it runs here, beside the answer: after a power cut in the
+        moments until all is removed, nobody needs what was kept.
+        """
+        async with self._turn:
+            if self.state is DestinationState.RUNNING and not self._ended:
+                with suppress(StateError):
+                    await in_thread(partial(self._write, sync=True))
 
     async def _let_go(self) -> None:
         if self._copy is not None:
@@ -305,6 +341,8 @@ class Custody:
         What the process may have to be restored from stays, with the journal.
         """
         with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._ended = True
             try:
                 if self.state.gives_up:
                     self._owner.give_up()

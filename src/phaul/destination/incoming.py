@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from phaul.errors import StateError, WorkDirError
+from phaul.errors import CgroupError, StateError, WorkDirError
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord, Journal
 
@@ -38,6 +38,7 @@ __all__ = [
 BASE: Final = Path("/var/lib/phaul/incoming")
 SOCKET: Final = "socket"
 _KEEP: Final = "KEEP"
+_NEVER_READY: Final = (DestinationState.RECEIVING, DestinationState.RESTORING)
 _KNOWN_S: Final = 7 * 86_400.0
 """So long it is remembered that a process runs here, for a source that did not hear it."""
 
@@ -170,12 +171,23 @@ def _remove_stale(base: Path) -> None:
                 # One that is just being made has no lock yet, but it is young.
                 young = time.time() - path.stat().st_mtime < 60
                 if not young and not _needed(path):
+                    _end_caged(path)
                     shutil.rmtree(path, ignore_errors=True)
                 elif _runs(path):  # of which only the journal is needed
                     shutil.rmtree(path / "images", ignore_errors=True)
                     (path / SOCKET).unlink(missing_ok=True)
             finally:
                 os.close(lock)
+
+
+def _end_caged(path: Path) -> None:
+    """End what CRIU left in the cage of an agent that was killed while it received."""
+    from phaul.destination.cage import kill_caged  # not what each agent's start waits for
+
+    with contextlib.suppress(StateError, CgroupError):
+        record = Journal(path, DestinationRecord).read()
+        if record is not None and record.state in _NEVER_READY:
+            kill_caged(record.cage)
 
 
 def _runs(path: Path) -> bool:

@@ -102,7 +102,11 @@ def settle(source: Source, copy: Copy) -> Settlement:
     if against := _contradiction(source, copy):
         return Settlement(Verdict.UNKNOWN, (), against)
     if source.state is SourceState.THERE:
-        return Settlement(Verdict.THERE, (), "the destination has said that it runs there")
+        why = "the destination has said that it runs there"
+        if copy in (Copy.IMAGES, Copy.UNSURE):
+            # Its machine lost power before it had that on the disk: who ran there ended with it.
+            return Settlement(Verdict.THERE, (Step.DISCARD,), f"{why}; what it kept is not needed")
+        return Settlement(Verdict.THERE, (), why)
     if _is_source_s(source):
         return _ours(source, copy)
     return _theirs(source, copy)

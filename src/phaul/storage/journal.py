@@ -26,7 +26,7 @@ from phaul.incarnation import Incarnation
 from phaul.protocol.messages import RestoreOptions
 from phaul.protocol.ownership import DestinationState, SourceState
 from phaul.protocol.types import MigrationId, Pid, Token
-from phaul.storage.state_dir import read_whole, sync_directory, write_whole
+from phaul.storage.state_dir import read_whole, sync_directory, sync_file, write_whole
 
 __all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
 
@@ -98,6 +98,7 @@ class Journal(Generic[R]):
         self._note = directory / f".note-{NAME}"
         self._spare = directory / f".back-{NAME}"
         self._laid = directory / f".next-{NAME}"
+        self._laid_synced = False
         self._kind: type[R] = kind
 
     def write(self, record: R, *, sync: bool) -> R:
@@ -116,21 +117,24 @@ class Journal(Generic[R]):
             self._drop_note()
         return record
 
-    def lay(self, record: R) -> R:
-        """Lay the next record ready on the disk, so that `put` has less to wait for.
+    def lay(self, record: R, *, sync: bool = True) -> R:
+        """Lay the next record ready, with `sync` on the disk: `put` then has less to wait for.
 
-        Returns it as it is going to be.  Raises StateError.
+        Without, it has room there.  Returns it as it is going to be.  Raises StateError.
         """
         record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
         try:
-            write_whole(self._laid, msgspec.json.encode(record))
+            write_whole(self._laid, msgspec.json.encode(record), sync=sync)
         except OSError as error:
             raise self._unwritten(self._laid, error) from error
+        self._laid_synced = sync
         return record
 
     def put(self) -> None:
         """Replace the record by what was laid ready; on the disk on return.  Raises StateError."""
         try:
+            if not self._laid_synced:
+                sync_file(self._laid)
             self._laid.rename(self.path)
             sync_directory(self.path.parent)
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import Final
 
 from phaul.errors import StateError, UsageError
 
-__all__ = ["StateDir", "locate", "read_whole", "sync_directory", "write_whole"]
+__all__ = ["StateDir", "locate", "read_whole", "sync_directory", "sync_file", "write_whole"]
 
 VARIABLE: Final = "PHAUL_STATE"
 _SYSTEM: Final = Path("/var/lib/phaul")
@@ -164,7 +164,16 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 def sync_directory(path: Path) -> None:
     """Bring what was made, renamed or removed in `path` to the disk; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Bring what is in a file to the disk; raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -50,6 +50,15 @@ def test_all_is_caged_and_comes_back(cgroups: FakeCgroups) -> None:
     assert cage.groups == ()
 
 
+def test_it_is_known_before_it_is_made(cgroups: FakeCgroups) -> None:
+    cage = Cage("ab12", cgroups)
+    foreseen = cage.foreseen()
+    kill_caged(foreseen, cgroups)  # there is nothing yet
+    cage.prepare(WORKER)
+    assert cage.groups == foreseen
+    cage.leave()
+
+
 def test_a_group_that_is_the_agents_own_is_caged_too(cgroups: FakeCgroups) -> None:
     cage = Cage("ab12", cgroups)
     cage.hold(WORKER)

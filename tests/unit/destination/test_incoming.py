@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from phaul.cgroups import LockedGroup
+from phaul.destination import cage
 from phaul.destination.incoming import Incoming
 from phaul.errors import WorkDirError
 from phaul.protocol.ownership import DestinationState
@@ -114,6 +116,31 @@ class TestStale:
         self.old(journal.path.parent)
         Incoming.make(tmp_path, "m1").close()
         assert journal.path.exists() is stays
+
+    @pytest.mark.parametrize(
+        ("was", "ends"),
+        [
+            (DestinationState.RECEIVING, True),
+            (DestinationState.RESTORING, True),
+            (DestinationState.RUNNING, False),
+        ],
+    )
+    def test_and_what_criu_has_left_in_its_cage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: DestinationState, ends: bool
+    ) -> None:
+        """But never what runs here since, and was not let out of it."""
+        ended: list[object] = []
+        monkeypatch.setattr(cage, "kill_caged", ended.append)
+        journal = left_behind(tmp_path, was)
+        record = journal.read()
+        assert record is not None
+        caged = (LockedGroup(group="/a/phaul-m0.cage", home="/a", pids=()),)
+        old = msgspec.structs.replace(record, cage=caged, written_unix=1.0)
+        journal.path.write_bytes(msgspec.json.encode(old))
+        self.old(journal.path.parent)
+        Incoming.make(tmp_path, "m1").close()
+        assert not journal.path.exists()
+        assert ended == ([caged] if ends else [])
 
     def test_nor_what_has_a_damaged_journal(self, tmp_path: Path) -> None:
         journal = left_behind(tmp_path, DestinationState.RECEIVING)

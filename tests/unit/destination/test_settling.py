@@ -16,6 +16,8 @@ from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationState
 from phaul.protocol.settlement import Copy
+from phaul.storage import journal
+from phaul.storage.state_dir import write_whole
 from tests.unit.conftest import Fake, running, state
 from tests.unit.destination.dead import left_behind
 from tests.unit.destination.talk import LIMIT, Talk, later, talk
@@ -112,6 +114,51 @@ class TestLiving:
             assert await settler.call(m.Commit()) == m.Running()
             await settler.call(m.Bye())
         assert directories(base) == []
+
+    async def test_that_it_runs_gets_to_the_disk(
+        self, fake: Fake, base: Path, tmp_path: Path
+    ) -> None:
+        """Beside the answer: a power cut leaves nobody in doubt whether it is to be restored."""
+        async with talk(fake, base) as both:
+            await hold(both, tmp_path)
+            await both.caller.call(m.Commit(), LIMIT)
+            [path] = directories(base)
+            with anyio.fail_after(LIMIT):
+                while '"running"' not in (path / "journal.json").read_text():
+                    await anyio.sleep(0.01)
+            await both.bye()
+
+    @pytest.mark.parametrize("room", [True, False])
+    async def test_a_full_disk_at_the_release(
+        self, fake: Fake, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+    ) -> None:
+        """READY means that the copy never ran, so it may not run before that is replaced."""
+        fails = set() if room else {".next-journal.json"}
+
+        def full(path: Path, data: bytes, *, sync: bool = True) -> None:
+            if path.name in fails:
+                raise OSError(28, "No space left on device")
+            write_whole(path, data, sync=sync)
+
+        monkeypatch.setattr(journal, "write_whole", full)
+        async with talk(fake, base) as both:
+            pid = await hold(both, tmp_path)
+            [path] = directories(base)
+            fails.add(".note-journal.json")
+            if room:
+                with anyio.fail_after(LIMIT):
+                    while not (path / ".next-journal.json").exists():
+                        await anyio.sleep(0.01)
+                await both.caller.call(m.Commit(), LIMIT)
+            else:
+                with pytest.raises(StateError, match="No space left"):
+                    await both.caller.call(m.Commit(), LIMIT)
+                fails.clear()
+                async with later(fake, base) as settler:
+                    assert (await settler.ask()).copy is Copy.HELD
+                    assert await settler.call(m.Commit()) == m.Running()
+                    await settler.call(m.Bye())
+        assert running(pid)
 
     async def test_it_waits_for_a_silent_connection_no_longer(
         self, fake: Fake, base: Path, tmp_path: Path

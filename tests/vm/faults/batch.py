@@ -99,6 +99,8 @@ class Batch:
         }
 
     def _run(self) -> None:
+        # What an earlier batch has left is told of that one.
+        self._before = {guest.name: set(self._found(guest)) for guest in self.lab.guests}
         for scene in self.scenes:
             self._try(scene, scene.start)
         self._watch = Watch([(s.pid, s.counter_at) for s in self._well()])
@@ -256,4 +258,7 @@ class Batch:
     def _left(self, guest: Guest) -> list[str]:
         if self.fault is Fault.PHAUL:
             guest.sh(_SSH_LEFT)
+        return [line for line in self._found(guest) if line not in self._before[guest.name]]
+
+    def _found(self, guest: Guest) -> list[str]:
         return guest.sh(_LEFT).splitlines()

@@ -29,6 +29,7 @@ HERE: Final = f"{PROJECT}/tests/vm/faults"
 PYTHON: Final = ("python3", "-S", "-P")
 PATIENCE_S: Final = 120.0
 CONNECT_FAILED: Final = 4
+_TRIES: Final = 5
 ARRIVES_S: Final = 1.0
 """For Ready, from the agent's journal to the stopped phaul's pipe."""
 _EVENTS: Final = {
@@ -67,15 +68,20 @@ class Scene:
     def start(self) -> None:
         """Start the victim."""
         options = ("--size-mb", 16, "--rate", 40, "--working-set-pages", 40)
-        self.victim = Subject(
-            self.lab.src,
-            "dirtier",
-            *options,
-            "--heartbeat-us",
-            5000,
-            pid=self.pid,
-            report=f"victim-{self.pid}",
-        )
+        for _ in range(_TRIES):  # whatever else the guest starts may take its PID
+            self.victim = Subject(
+                self.lab.src,
+                "dirtier",
+                *options,
+                "--heartbeat-us",
+                5000,
+                pid=self.pid,
+                report=f"victim-{self.pid}",
+            )
+            if self.victim.pid == self.pid:
+                break
+            self.victim.stop(self.lab.src)
+        assert self.victim is not None
         assert self.victim.pid == self.pid, f"PID {self.victim.pid} instead of {self.pid}"
         report = self.victim.check(self.lab.src)
         self.counter, self.counter_at = report["counter"], report["counter_at"]
