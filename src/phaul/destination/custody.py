@@ -156,7 +156,7 @@ class Custody:
             durable = await self._durability.reached(_SYNC_GRACE_S)
             self._owner.ready()
             self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
-            self._note()
+            self._note()  # 0.05 ms: who ends what a dead agent has left begins at its root
             self._tasks.start_soon(self._gather, session)
             return m.Ready(pid=pid, durable=durable)
 

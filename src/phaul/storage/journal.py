@@ -9,11 +9,11 @@ A record is replaced as a whole.  What `phaul.protocol.ownership` wants on the d
 file and its directory, before the write returns.  What need not be is a note beside it, `.note-`:
 many file systems may, after a power cut, have a file that was renamed over another without a sync
 as an empty one, and the synced record would be lost with it.  The note counts if it is whole, and
-later than the record.
+later than the record; it stays where it is, to be written anew in its place.
 """
 
+import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Generic, TypeVar
 
@@ -33,6 +33,7 @@ __all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
 NAME: Final = "journal.json"
 _VERSION: Final = 1
 _MANY: Final = 1000
+_PAGE: Final = 4096
 _LIMIT: Final = 4 << 20
 """A tree of 16,384 processes has some 2 MiB."""
 
@@ -90,6 +91,26 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R", SourceRecord, DestinationRecord)
 
 
+def _overwrite(path: Path, data: bytes) -> bool:
+    """Write a small file anew where it is; False if there is none, or it may not be torn.
+
+    A process that is killed has written one page as a whole, or not at all.  It takes 0.03 ms; a
+    file that is renamed over it, 0.3 ms on ext4, and the process that is moved waits for it.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        size = os.fstat(descriptor).st_size
+        if max(size, len(data)) > _PAGE:
+            return False
+        padded = data.ljust(size)  # spaces after JSON are none of its content
+        return os.pwrite(descriptor, padded, 0) == len(padded)
+    finally:
+        os.close(descriptor)
+
+
 class Journal(Generic[R]):
     """The journal in `directory`, of records of `kind`."""
 
@@ -108,13 +129,12 @@ class Journal(Generic[R]):
         not.
         """
         record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
-        path = self.path if sync else self._note
+        path, data = self.path if sync else self._note, msgspec.json.encode(record)
         try:
-            write_whole(path, msgspec.json.encode(record), sync=sync)
+            if sync or not _overwrite(path, data):
+                write_whole(path, data, sync=sync)
         except OSError as error:
             raise self._unwritten(path, error) from error
-        if sync:
-            self._drop_note()
         return record
 
     def lay(self, record: R, *, sync: bool = True) -> R:
@@ -139,7 +159,6 @@ class Journal(Generic[R]):
             sync_directory(self.path.parent)
         except OSError as error:
             raise self._unwritten(self.path, error) from error
-        self._drop_note()
 
     def read(self) -> R | None:
         """The record, None if there is none; raises StateError if it is damaged or foreign."""
@@ -173,10 +192,6 @@ class Journal(Generic[R]):
             remedy="make room on its file system",
         )
 
-    def _drop_note(self) -> None:
-        with suppress(OSError):  # it is older than the record, and so does not count
-            self._note.unlink(missing_ok=True)
-
     def prepare(self, record: R) -> None:
         """Lay a record ready that `fall_back` puts in place without room; raises StateError."""
         try:
@@ -191,7 +206,6 @@ class Journal(Generic[R]):
         try:
             self._spare.rename(self.path)
             sync_directory(self.path.parent)
-            self._drop_note()
         except OSError as error:
             raise StateError(
                 f"the journal {self.path} cannot be replaced: {error.strerror}"

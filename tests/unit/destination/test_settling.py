@@ -141,6 +141,7 @@ class TestLiving:
             write_whole(path, data, sync=sync)
 
         monkeypatch.setattr(journal, "write_whole", full)
+        monkeypatch.setattr(journal, "_overwrite", lambda *_: False)  # as for a large tree
         async with talk(fake, base) as both:
             pid = await hold(both, tmp_path)
             [path] = directories(base)

@@ -140,6 +140,23 @@ def test_a_full_disk_keeps_nobody_from_falling_back(
     assert back.state is SourceState.BACK
 
 
+@pytest.mark.parametrize("many", [3, 300])
+def test_a_note_is_written_anew_where_it_is(
+    written: Journal[SourceRecord], tmp_path: Path, many: int
+) -> None:
+    """As long as it fits into a page; a longer one is replaced, as it could be torn."""
+    tree = tuple(Incarnation(pid=pid, start=1 << 40, boot="b") for pid in range(1, many + 1))
+    note = tmp_path / ".note-journal.json"
+    notes = [at(LOCKED, serial=serial, tree=tree[:left]) for serial, left in ((1, 0), (2, many))]
+    files = set()
+    for record in (*notes, at(LOCKED, serial=3)):
+        assert written.write(record, sync=False) == written.read()
+        files.add(note.stat().st_ino)
+    assert (len(files) == 1) is (many == 3)
+    synced = written.write(at(LOCKED, serial=4), sync=True)
+    assert written.read() == synced  # the note is older
+
+
 def test_what_is_laid_ready_counts_when_it_is_put_in_place(
     written: Journal[SourceRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
