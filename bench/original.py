@@ -14,7 +14,7 @@ from phaul.criu.facts import host_name
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.destination.agent import Agent
-from phaul.destination.custody import criu_options
+from phaul.destination.copy import criu_options
 from phaul.errors import UsageError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation

@@ -209,7 +209,7 @@ class Agent:
     async def _prepare(self, prepare: m.Prepare) -> None:
         from phaul.config import Config
         from phaul.destination.cage import Cage
-        from phaul.destination.custody import criu_options
+        from phaul.destination.copy import criu_options
         from phaul.destination.session import DestinationSession
         from phaul.pages.channel import MemoryChannel
 

@@ -13,14 +13,15 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul.criu.images import read_inventory
 from phaul.criu.operation import Operation, directory_fd
-from phaul.criu.rpc import CriuOptions, Request, RequestType, Response, Stage
+from phaul.criu.rpc import CriuOptions, NetworkLock, Request, RequestType, Response, Stage
 from phaul.criu.swrk import Swrk
 from phaul.destination.cage import Cage
 from phaul.destination.ending import end_tree
 from phaul.errors import ImageError, PhaulError
 from phaul.incarnation import Incarnation
+from phaul.protocol import messages as m
 
-__all__ = ["LOG", "STATISTICS", "HeldCopy"]
+__all__ = ["LOG", "STATISTICS", "HeldCopy", "criu_options"]
 
 LOG: Final = "restore.log"
 STATISTICS: Final = "stats-restore"
@@ -163,3 +164,10 @@ async def _end(cage: Cage | None) -> None:
     if cage is not None:
         with anyio.CancelScope(shield=True):
             await in_thread(cage.kill)
+
+
+def criu_options(wanted: m.RestoreOptions) -> CriuOptions:
+    """The options for CRIU."""
+    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
+    fields["network_lock"] = NetworkLock(wanted.network_lock)
+    return CriuOptions(**fields)

@@ -20,9 +20,8 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
-from phaul.criu.rpc import CriuOptions, NetworkLock
 from phaul.destination.cage import Cage
-from phaul.destination.copy import HeldCopy
+from phaul.destination.copy import HeldCopy, criu_options
 from phaul.destination.durability import Durability
 from phaul.destination.incoming import Incoming
 from phaul.destination.leftovers import end_copy
@@ -34,10 +33,11 @@ from phaul.protocol.ownership import DestinationOwner, DestinationState
 from phaul.protocol.settlement import Copy
 from phaul.storage.journal import DestinationRecord, Journal
 
-__all__ = ["Custody", "criu_options"]
+__all__ = ["Custody"]
 
 _SYNC_GRACE_S: Final = 1.0
 """So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
+_GATHER_AFTER_S: Final = 0.3
 _TALK_S: Final = 10.0
 """So long the one who has settled it may go on to talk."""
 
@@ -161,14 +161,22 @@ class Custody:
             return m.Ready(pid=pid, durable=durable)
 
     async def _gather(self, session: DestinationSession) -> None:
-        """Close the cage beside the answer: until then the copy is found from its root."""
-        await session.gather()
-        if self.state is not DestinationState.READY:
-            return
-        if self._cage is not None and self._cage.groups:
+        """Close the cage, if the source's word does not come at once.
+
+        Until then the copy is found from its root.  To move 200 processes takes the kernel 80 ms,
+        in which it holds up CRIU's letting them go.
+        """
+        await self._lay_release()
+        await anyio.sleep(_GATHER_AFTER_S)
+        if self._held():
+            await session.gather()
+        if self._held() and self._cage is not None and self._cage.groups:
             self._change(cage=self._cage.groups)
             self._note()
-        await self._lay_release()
+            await self._lay_release()
+
+    def _held(self) -> bool:
+        return self.state is DestinationState.READY
 
     # -- settling
 
@@ -390,10 +398,3 @@ class Custody:
             self._journal.remove()
         except StateError as error:
             _logger.warning("%s", error)
-
-
-def criu_options(wanted: m.RestoreOptions) -> CriuOptions:
-    """The options for CRIU."""
-    fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-    fields["network_lock"] = NetworkLock(wanted.network_lock)
-    return CriuOptions(**fields)
