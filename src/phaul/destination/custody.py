@@ -251,9 +251,7 @@ class Custody:
             self.record = self._laid
 
     async def _sync_running(self) -> None:
-        """Bring it to the disk that it runs here, beside the answer: after a power cut in the
-        moments until all is removed, nobody needs what was kept.
-        """
+        """Bring that to the disk beside the answer: after a power cut nobody needs what is kept."""
         async with self._turn:
             if self.state is DestinationState.RUNNING and not self._ended:
                 with suppress(StateError):
