@@ -62,6 +62,8 @@ def source_steps(watch: Stopwatch) -> None:
     watch.on(TreeLock, "take", "second lock, take")
     watch.on(Journal, "write", "source's journal, write")
     watch.on(Journal, "prepare", "source's journal, prepare")
+    watch.on(Journal, "lay", "source's journal, lay")
+    watch.on(Journal, "put", "source's journal, put")
     watch.on(Counterpart, "dump_copy_restore", "dump, copy and restore")
     watch.on(Cutover, "locked", "second lock, waited for")
     watch.on(Caller, "restore", "restore, asked for")

@@ -8,6 +8,7 @@ it goes on: CRIU waits meanwhile, so that what happens then happens exactly ther
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -131,20 +132,33 @@ def watch_criu(leash: Leash) -> None:
 
 def watch_journal(leash: Leash) -> None:
     """Have each state that is written down told to the lane, before and after."""
-    write = Journal.write
+    write, lay, put = Journal.write, Journal.lay, Journal.put
     counts: dict[str, int] = {}
+    laid: list[Any] = []
 
-    def watched(self: Journal[Any], record: Any, *, sync: bool) -> Any:  # noqa: ANN401
+    def watched(record: Any, do: Callable[[], Any]) -> Any:  # noqa: ANN401
         host = "source" if isinstance(record, SourceRecord) else "destination"
         name = f"journal/{host}/{record.state.value}"
         number = counts[name] = counts.get(name, 0) + 1
         name = name if number == 1 else f"{name}#{number}"
         leash.at(f"{name}-")
-        written = write(self, record, sync=sync)
+        done = do()
         leash.at(f"{name}+")
-        return written
+        return done
 
-    setattr(Journal, "write", watched)  # noqa: B010 -- a method is no variable to mypy
+    def watched_write(self: Journal[Any], record: Any, *, sync: bool) -> Any:  # noqa: ANN401
+        return watched(record, lambda: write(self, record, sync=sync))
+
+    def watched_lay(self: Journal[Any], record: Any, *, sync: bool = True) -> Any:  # noqa: ANN401
+        laid.append(record)
+        return lay(self, record, sync=sync)
+
+    def watched_put(self: Journal[Any]) -> None:
+        watched(laid[-1], lambda: put(self))
+
+    methods: dict[str, Any] = {"write": watched_write, "lay": watched_lay, "put": watched_put}
+    for name, method in methods.items():
+        setattr(Journal, name, method)
 
 
 def null_streams(log: str) -> None:

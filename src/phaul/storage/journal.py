@@ -133,6 +133,8 @@ class Journal(Generic[R]):
         try:
             if sync or not _overwrite(path, data):
                 write_whole(path, data, sync=sync)
+            if sync:
+                self._laid.unlink(missing_ok=True)  # what it was for is over
         except OSError as error:
             raise self._unwritten(path, error) from error
         return record
