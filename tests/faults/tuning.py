@@ -32,6 +32,7 @@ _CONSTANTS: Final = {
         "_FENCE_S": 3.0,
         "_CRIU_S": 3.0,
     },
+    "phaul.transport.answering": {"_FIRST_S": 3.0},
     "phaul.subjects.apart": {"_WAIT_S": 3.0},
     "phaul.criu.swrk": {"_END_GRACE_S": 1.5},
     "phaul.criu.operation": {"_REFUSED_S": 4.0},
