@@ -162,8 +162,10 @@ class Cage:
         with self._lock:
             self._over = True
             try:
-                self._apart.kill(self.groups)
-                self._kill_adopted()
+                try:
+                    self._apart.kill(self.groups)
+                finally:
+                    self._kill_adopted()
             finally:
                 self._adopt(False)
                 self._forget_worker()
