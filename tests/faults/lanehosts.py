@@ -65,9 +65,32 @@ def leftovers(
         left = [line for line in left if not line.startswith("file /srv/")]  # the victims' own
         if journals:
             left = [line for line in left if not _JOURNAL.fullmatch(line)]
-        if not left or time.monotonic() > until:
-            return left
+        if not left:
+            return []
+        if time.monotonic() > until:
+            outer = {pid: here for pid, (here, _) in host.processes().items()}
+            return [line + _at(outer, line) for line in left]
         time.sleep(0.03)
+
+
+def _at(outer: dict[int, int], line: str) -> str:
+    """What a process that is left is at, as the kernel has it: "" for anything else."""
+    found = re.match(r"process (\d+) ", line)
+    pid = outer.get(int(found[1])) if found else None
+    if pid is None:
+        return ""
+    with suppress(OSError):
+        proc = Path(f"/proc/{pid}")
+        wanted = ("State", "PPid", "TracerPid", "SigPnd", "ShdPnd")
+        status = [
+            " ".join(text.split())
+            for text in (proc / "status").read_text().splitlines()
+            if text.startswith(wanted)
+        ]
+        waits = " < ".join(text.split()[-1] for text in (proc / "stack").read_text().splitlines())
+        group = (proc / "cgroup").read_text().splitlines()[-1]
+        return f" ({', '.join(status)}, {group}, in {waits or 'its own code'})"
+    return ""
 
 
 def clear(host: Host) -> None:
