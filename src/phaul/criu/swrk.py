@@ -12,7 +12,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -45,15 +45,18 @@ def describe_exit(status: int) -> str:
 class Swrk:
     """A running worker.  Use it as an async context manager, or await `close` yourself.
 
-    `log_path` is where its next request will log; an error quotes it.
+    `log_path` is where its next request will log; an error quotes it.  With `takes_along`, what it
+    has forked is killed if it is: for a restore, until the tree is somebody's to run.
     """
 
     process: "subprocess.Popen[bytes]"
     sock: socket.socket
     host: str
     log_path: Path | None = None
+    takes_along: bool = False
     _pidfd: int = -1
     _stderr: int = -1
+    _either: select.epoll = field(default_factory=select.epoll)
     _said: str = ""
 
     @classmethod
@@ -89,7 +92,10 @@ class Swrk:
             os.close(stderr)
             raise
         ours.setblocking(False)
-        return cls(process, ours, host, _pidfd=os.pidfd_open(process.pid), _stderr=stderr)
+        made = cls(process, ours, host, _pidfd=os.pidfd_open(process.pid), _stderr=stderr)
+        made._either.register(ours, select.EPOLLIN)
+        made._either.register(made._pidfd, select.EPOLLIN)
+        return made
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,11 +137,14 @@ class Swrk:
         Raises CriuDied if the worker ended, or said what is no answer.
         """
         while True:
+            over = self._over()  # looked at first: what it said before its end is still there
             try:
                 packet = self.sock.recv(MAX_PACKET)
                 break
             except BlockingIOError:
-                await anyio.wait_readable(self.sock)
+                if over:
+                    raise await self._died(request) from None
+                await anyio.wait_readable(self._either)
             except OSError as err:
                 raise await self._died(request) from err
         if not packet:
@@ -181,6 +190,17 @@ class Swrk:
         """
         ends = select.poll()
         ends.register(self.sock, select.POLLRDHUP)
+        return bool(ends.poll(0)) or self._over()
+
+    def _over(self) -> bool:
+        """Whether the worker itself has ended.
+
+        Its socket does not tell: what it has forked holds that open, half restored tasks too.
+        """
+        if self._pidfd < 0:
+            return True
+        ends = select.poll()
+        ends.register(self._pidfd, select.POLLIN)
         return bool(ends.poll(0))
 
     def let_go(self) -> None:
@@ -217,6 +237,7 @@ class Swrk:
     def _release(self) -> None:
         """Close what is ours of a worker that has ended."""
         self.sock.close()
+        self._either.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -226,8 +247,23 @@ class Swrk:
             self._stderr = -1
 
     async def _exited(self) -> None:
-        while self.process.poll() is None:
+        while self.process.returncode is None:
             await anyio.wait_readable(self._pidfd)
+            if self.takes_along:
+                self._end_forks()
+            self.process.poll()
+
+    def _end_forks(self) -> None:
+        """End what a worker that was killed had forked: CRIU's helpers wait for it for ever.
+
+        It is not reaped yet, so its process group is still its own.
+        """
+        pid = self.process.pid
+        found = None
+        with suppress(ChildProcessError):
+            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None and found.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            self.kill()
 
     def abandon(self) -> None:
         """Kill and reap a worker that was asked for nothing yet."""

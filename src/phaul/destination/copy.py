@@ -63,6 +63,7 @@ class HeldCopy:
         try:
             if cage is not None:
                 await in_thread(cage.hold, worker.process.pid)
+            worker.takes_along = True
             read_inventory(images / "inventory.img")
             # Of a restore before this one: it would say that this one let its tree go.
             (images / STATISTICS).unlink(missing_ok=True)
@@ -114,6 +115,7 @@ class HeldCopy:
         Returns what reaps CRIU, which can be done beside what comes next.
         """
         operation = self._operation
+        operation.worker.takes_along = False  # a shell's job stays in CRIU's process group
         operation.timeout = timeout
         operation.handler = self._heed
         if self._cage is not None:
