@@ -1,6 +1,8 @@
 """A worker, whatever it does, is ended and reaped, and its error says how it ended."""
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -166,3 +168,25 @@ async def test_sending_to_the_dead() -> None:
             await worker.send(VERSION)
         with pytest.raises(CriuDied, match="ended with status 5"):
             await worker.receive("VERSION")
+
+
+DIES_BEFORE_ITS_FORK = """
+import os, signal, time
+if os.fork():
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+
+
+async def test_its_end_is_seen_though_a_fork_holds_its_socket() -> None:
+    worker = Swrk.start([sys.executable, "-c", DIES_BEFORE_ITS_FORK])
+    worker.takes_along = True
+    group = worker.process.pid
+    with anyio.fail_after(30):
+        with pytest.raises(CriuDied, match="was killed by SIGKILL"):
+            await worker.receive("RESTORE")
+        with suppress(ProcessLookupError):
+            while True:  # until there is none left
+                os.killpg(group, 0)
+                await anyio.sleep(0.01)
+    await worker.close()
