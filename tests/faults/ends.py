@@ -132,9 +132,8 @@ def watch_criu(leash: Leash) -> None:
 
 def watch_journal(leash: Leash) -> None:
     """Have each state that is written down told to the lane, before and after."""
-    write, lay, put = Journal.write, Journal.lay, Journal.put
+    write, put = Journal.write, Journal.put
     counts: dict[str, int] = {}
-    laid: list[Any] = []
 
     def watched(record: Any, do: Callable[[], Any]) -> Any:  # noqa: ANN401
         host = "source" if isinstance(record, SourceRecord) else "destination"
@@ -149,14 +148,10 @@ def watch_journal(leash: Leash) -> None:
     def watched_write(self: Journal[Any], record: Any, *, sync: bool) -> Any:  # noqa: ANN401
         return watched(record, lambda: write(self, record, sync=sync))
 
-    def watched_lay(self: Journal[Any], record: Any, *, sync: bool = True) -> Any:  # noqa: ANN401
-        laid.append(record)
-        return lay(self, record, sync=sync)
-
     def watched_put(self: Journal[Any]) -> None:
-        watched(laid[-1], lambda: put(self))
+        watched(self.laid, lambda: put(self))
 
-    methods: dict[str, Any] = {"write": watched_write, "lay": watched_lay, "put": watched_put}
+    methods: dict[str, Any] = {"write": watched_write, "put": watched_put}
     for name, method in methods.items():
         setattr(Journal, name, method)
 

@@ -19,9 +19,9 @@ from typing import Final, Self
 import anyio
 
 from phaul.criu.log import decisive_line, remedy_for
-from phaul.criu.swrk import describe_exit
+from phaul.criu.swrk import describe_exit, spawn
 from phaul.criu.userfault import Userfaults
-from phaul.errors import CriuDied, CriuError, CriuNotFound, CriuTimeout
+from phaul.errors import CriuDied, CriuError, CriuTimeout
 
 __all__ = ["LOG", "LazyDaemon"]
 
@@ -98,21 +98,7 @@ class LazyDaemon:
             *("--page-server", "--ps-socket", str(pages_fd), "--status-fd", str(status_fd)),
             *("--log-file", LOG, f"-v{log_level}"),
         ]
-        try:
-            process = subprocess.Popen(
-                words,
-                pass_fds=(pages_fd, status_fd),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as err:
-            raise CriuNotFound(
-                f"{program[0]} cannot be started: {err.strerror}",
-                host=host,
-                remedy="install CRIU (Debian: apt-get install criu), or say where it is",
-            ) from err
+        process = spawn(words, (pages_fd, status_fd), subprocess.DEVNULL, host)
         # It is the last to be killed when memory runs out: the tree's memory depends on it.
         with suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("-1000")

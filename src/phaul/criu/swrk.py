@@ -23,7 +23,7 @@ from phaul.criu.log import decisive_line
 from phaul.criu.rpc import MAX_PACKET, Request, Response, decode, encode, encode_notify_answer
 from phaul.errors import CriuDied, CriuNotFound, ImageError
 
-__all__ = ["Swrk", "describe_exit"]
+__all__ = ["Swrk", "describe_exit", "spawn"]
 
 # A worker whose socket is closed thaws what it froze and ends; 10 s is some hundred times what
 # that took for a tree of 200 tasks.
@@ -39,6 +39,30 @@ def describe_exit(status: int) -> str:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
+
+
+def spawn(
+    words: Sequence[str], pass_fds: Sequence[int], stderr: int, host: str
+) -> "subprocess.Popen[bytes]":
+    """Start a CRIU in a session of its own, with nothing to read, and its errors in `stderr`.
+
+    `pass_fds` are inherited under their own numbers.  Raises CriuNotFound if it cannot be executed.
+    """
+    try:
+        return subprocess.Popen(
+            words,
+            pass_fds=pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    except OSError as err:
+        raise CriuNotFound(
+            f"{words[0]} cannot be started: {err.strerror}",
+            host=host,
+            remedy="install CRIU (Debian: apt-get install criu), or say where it is",
+        ) from err
 
 
 @dataclass(eq=False)
@@ -71,22 +95,8 @@ class Swrk:
         stderr = os.memfd_create("criu-stderr", os.MFD_CLOEXEC)
         try:
             with theirs:
-                process = subprocess.Popen(
-                    [*program, "swrk", str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), *pass_fds),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    start_new_session=True,
-                )
-        except OSError as err:
-            ours.close()
-            os.close(stderr)
-            raise CriuNotFound(
-                f"{program[0]} cannot be started: {err.strerror}",
-                host=host,
-                remedy="install CRIU (Debian: apt-get install criu), or say where it is",
-            ) from err
+                words = [*program, "swrk", str(theirs.fileno())]
+                process = spawn(words, (theirs.fileno(), *pass_fds), stderr, host)
         except BaseException:
             ours.close()
             os.close(stderr)
@@ -136,8 +146,8 @@ class Swrk:
 
         Raises CriuDied if the worker ended, or said what is no answer.
         """
+        over = False
         while True:
-            over = self._over()  # looked at first: what it said before its end is still there
             try:
                 packet = self.sock.recv(MAX_PACKET)
                 break
@@ -145,6 +155,7 @@ class Swrk:
                 if over:
                     raise await self._died(request) from None
                 await anyio.wait_readable(self._either)
+                over = self._over()  # before the next look: what it said until then is there
             except OSError as err:
                 raise await self._died(request) from err
         if not packet:

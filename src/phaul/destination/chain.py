@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from phaul.criu.images import PageFlags, Pagemap, read_areas, read_pagemap
+from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, read_areas, read_pagemap
 from phaul.criu.images.lazy import encode_pagemap, for_daemon, for_restore, is_lazy
 from phaul.criu.images.memory import lazy_spans
 from phaul.errors import ImageError
@@ -94,7 +94,7 @@ class Chain:
             len(self.files) - 1, ((r.start, r.pages, _WHERE[r.flags]) for r in found.ranges)
         )
         info = os.fstat(descriptor)
-        wanted = found.present_pages * 4096
+        wanted = found.present_pages * PAGE_SIZE
         if not stat.S_ISREG(info.st_mode) or info.st_size != wanted:
             raise ImageError(f"{path}: {info.st_size} bytes, expected {wanted}")
         self.index.add(process, level)

@@ -78,7 +78,6 @@ class Custody:
         self._timeouts = timeouts or Timeouts()
         self._copy: HeldCopy | None = None
         self._turn = anyio.Lock()
-        self._laid: DestinationRecord | None = None
         self._ended = False
         self._durability = Durability(tasks)
 
@@ -234,7 +233,7 @@ class Custody:
         """Lay RELEASING ready, for a disk that is full when it has to be written."""
         laid = msgspec.structs.replace(self.record, state=DestinationState.RELEASING)
         try:
-            self._laid = await in_thread(partial(self._journal.lay, laid, sync=False))
+            await in_thread(partial(self._journal.lay, laid, sync=False))
         except StateError as error:
             _logger.warning("%s", error)
 
@@ -243,12 +242,13 @@ class Custody:
         try:
             self._write(sync=False)
         except StateError:
-            if self._laid is None:
+            laid = self._journal.laid
+            if laid is None:
                 self._owner = DestinationOwner(DestinationState.READY)
                 self._change(state=DestinationState.READY)
                 raise
             self._journal.put()
-            self.record = self._laid
+            self.record = laid
 
     async def _sync_running(self) -> None:
         """Bring that to the disk beside the answer: after a power cut nobody needs what is kept."""

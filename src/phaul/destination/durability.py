@@ -7,7 +7,6 @@ in the moments in which neither host runs the process, and a copy that waits for
 import ctypes
 import logging
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from ctypes import c_int64
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync as in_thread
+
+from phaul.storage.state_dir import sync_entry
 
 __all__ = ["Durability"]
 
@@ -98,26 +99,22 @@ def _sync_files(folder: Path) -> None:
     230 ms one after the other.
     """
     for path in (*_begin_writing(folder), folder, folder.parent, folder.parent.parent):
-        _with_descriptor(path, os.fsync)
+        sync_entry(path)
 
 
 def _begin_writing(folder: Path) -> list[Path]:
     """Have all files of a folder begin to go to the disk, and return them; raises OSError."""
     files = [path for path in folder.iterdir() if not path.is_symlink()]
     for path in files:
-        _with_descriptor(path, _begin_writing_one)
+        _begin_writing_one(path)
     return files
 
 
-def _begin_writing_one(descriptor: int) -> None:
+def _begin_writing_one(path: Path) -> None:
     """sync_file_range(2), where there is one; what fails is told by fsync."""
-    with suppress(AttributeError):
-        _libc.sync_file_range(descriptor, c_int64(0), c_int64(0), _SYNC_FILE_RANGE_WRITE)
-
-
-def _with_descriptor(path: Path, act: Callable[[int], object]) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        act(descriptor)
+        with suppress(AttributeError):
+            _libc.sync_file_range(descriptor, c_int64(0), c_int64(0), _SYNC_FILE_RANGE_WRITE)
     finally:
         os.close(descriptor)

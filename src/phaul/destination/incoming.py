@@ -38,7 +38,6 @@ __all__ = [
 BASE: Final = Path("/var/lib/phaul/incoming")
 SOCKET: Final = "socket"
 _KEEP: Final = "KEEP"
-_NEVER_READY: Final = (DestinationState.RECEIVING, DestinationState.RESTORING)
 _KNOWN_S: Final = 7 * 86_400.0
 """So long it is remembered that a process runs here, for a source that did not hear it."""
 
@@ -186,7 +185,7 @@ def _end_caged(path: Path) -> None:
 
     with contextlib.suppress(StateError, CgroupError):
         record = Journal(path, DestinationRecord).read()
-        if record is not None and record.state in _NEVER_READY:
+        if record is not None and record.state.gives_up:
             kill_caged(record.cage)
 
 

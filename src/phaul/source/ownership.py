@@ -124,21 +124,14 @@ class Ownership:
         return warm
 
     def _lay(self, seen: _Seen) -> SourceRecord | None:
-        """Lay on the disk what the lock is going to write, and what gives it back."""
-        record = self._recorded(seen)
-        if record is None or self._ledger is None:
-            return None
-        # What is going to be done is on the disk before it is: whoever finds it can undo it.
-        back = msgspec.structs.replace(record, state=SourceState.BACK)
-        self._ledger.journal.prepare(back)
-        return self._ledger.journal.lay(record)
+        """Lay on the disk what the lock is going to write, and what gives it back.
 
-    def _recorded(self, seen: _Seen) -> SourceRecord | None:
-        """What the journal is going to say; None where there is none, or the root is gone."""
+        Returns the first; None where there is no journal, or the root is gone.
+        """
         root = next((one for one in seen.tree if one.pid == self._subject.pid), None)
         if self._ledger is None or root is None:
             return None
-        return SourceRecord(
+        record = SourceRecord(
             id=self._ledger.id,
             key=self._ledger.key,
             state=SourceState.LOCKED,
@@ -146,6 +139,9 @@ class Ownership:
             tree=seen.tree,
             groups=seen.groups,
         )
+        # What is going to be done is on the disk before it is: whoever finds it can undo it.
+        self._ledger.journal.prepare(msgspec.structs.replace(record, state=SourceState.BACK))
+        return self._ledger.journal.lay(record)
 
     def _pids(self) -> list[int]:
         return tree_pids(self._subject.pid, Proc())

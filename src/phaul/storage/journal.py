@@ -26,7 +26,7 @@ from phaul.incarnation import Incarnation
 from phaul.protocol.messages import RestoreOptions
 from phaul.protocol.ownership import DestinationState, SourceState
 from phaul.protocol.types import MigrationId, Pid, Token
-from phaul.storage.state_dir import read_whole, sync_directory, sync_file, write_whole
+from phaul.storage.state_dir import read_whole, sync_directory, sync_entry, write_whole
 
 __all__ = ["NAME", "DestinationRecord", "Journal", "SourceRecord"]
 
@@ -91,6 +91,10 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R", SourceRecord, DestinationRecord)
 
 
+def _stamped(record: R) -> R:
+    return msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
+
+
 def _overwrite(path: Path, data: bytes) -> bool:
     """Write a small file anew where it is; False if there is none, or it may not be torn.
 
@@ -118,8 +122,10 @@ class Journal(Generic[R]):
         self.path = directory / NAME
         self._note = directory / f".note-{NAME}"
         self._spare = directory / f".back-{NAME}"
-        self._laid = directory / f".next-{NAME}"
+        self._next = directory / f".next-{NAME}"
         self._laid_synced = False
+        self.laid: R | None = None
+        """What `lay` has laid ready, and `put` has not put in place."""
         self._kind: type[R] = kind
 
     def write(self, record: R, *, sync: bool) -> R:
@@ -128,13 +134,14 @@ class Journal(Generic[R]):
         Without `sync` a power cut may bring the last synced one back; the end of a process does
         not.
         """
-        record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
+        record = _stamped(record)
         path, data = self.path if sync else self._note, msgspec.json.encode(record)
         try:
             if sync or not _overwrite(path, data):
                 write_whole(path, data, sync=sync)
             if sync:
-                self._laid.unlink(missing_ok=True)  # what it was for is over
+                self._next.unlink(missing_ok=True)  # what it was for is over
+                self.laid = None
         except OSError as error:
             raise self._unwritten(path, error) from error
         return record
@@ -144,23 +151,23 @@ class Journal(Generic[R]):
 
         Without, it has room there.  Returns it as it is going to be.  Raises StateError.
         """
-        record = msgspec.structs.replace(record, serial=record.serial + 1, written_unix=time.time())
+        record = _stamped(record)
         try:
-            write_whole(self._laid, msgspec.json.encode(record), sync=sync)
+            write_whole(self._next, msgspec.json.encode(record), sync=sync)
         except OSError as error:
-            raise self._unwritten(self._laid, error) from error
-        self._laid_synced = sync
+            raise self._unwritten(self._next, error) from error
+        self._laid_synced, self.laid = sync, record
         return record
 
     def put(self) -> None:
         """Replace the record by what was laid ready; on the disk on return.  Raises StateError."""
         try:
             if not self._laid_synced:
-                sync_file(self._laid)
-            self._laid.rename(self.path)
-            sync_directory(self.path.parent)
+                sync_entry(self._next)
+            self._rename(self._next)
         except OSError as error:
             raise self._unwritten(self.path, error) from error
+        self.laid = None
 
     def read(self) -> R | None:
         """The record, None if there is none; raises StateError if it is damaged or foreign."""
@@ -188,6 +195,10 @@ class Journal(Generic[R]):
             raise StateError(f"the journal {path} has another form, {record.version}")
         return record
 
+    def _rename(self, ready: Path) -> None:
+        ready.rename(self.path)
+        sync_directory(self.path.parent)
+
     def _unwritten(self, path: Path, error: OSError) -> StateError:
         return StateError(
             f"the journal {path} cannot be written: {error.strerror}",
@@ -206,8 +217,7 @@ class Journal(Generic[R]):
     def fall_back(self) -> None:
         """Put the record of `prepare` in place; on the disk on return.  Raises StateError."""
         try:
-            self._spare.rename(self.path)
-            sync_directory(self.path.parent)
+            self._rename(self._spare)
         except OSError as error:
             raise StateError(
                 f"the journal {self.path} cannot be replaced: {error.strerror}"

@@ -17,7 +17,7 @@ from typing import Final
 
 from phaul.errors import StateError, UsageError
 
-__all__ = ["StateDir", "locate", "read_whole", "sync_directory", "sync_file", "write_whole"]
+__all__ = ["StateDir", "locate", "read_whole", "sync_directory", "sync_entry", "write_whole"]
 
 VARIABLE: Final = "PHAUL_STATE"
 _SYSTEM: Final = Path("/var/lib/phaul")
@@ -167,8 +167,8 @@ def sync_directory(path: Path) -> None:
     _sync(path, os.O_DIRECTORY)
 
 
-def sync_file(path: Path) -> None:
-    """Bring what is in a file to the disk; raises OSError."""
+def sync_entry(path: Path) -> None:
+    """Bring what is in a file, or in a directory, to the disk; raises OSError, for a link too."""
     _sync(path, os.O_NOFOLLOW)
 
 

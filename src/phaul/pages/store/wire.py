@@ -61,10 +61,7 @@ class Wire:
 
     def decode(self, data: bytes) -> Get | Close:
         """The question in a header of `size` bytes; raises PageStoreError if it is none."""
-        try:
-            command, pages, address, pagemap = self._header.unpack(data)
-        except struct.error as error:
-            raise PageStoreError(f"{len(data)} bytes are no header of {self.size}") from error
+        command, pages, address, pagemap = self._unpack(data)
         if command in (_CLOSE, _FORCE_CLOSE):
             return Close()
         if command != _GET:
@@ -94,10 +91,14 @@ class Wire:
 
     def answered(self, data: bytes) -> Get:
         """What a header of an answer says that it brings; raises PageStoreError if it is none."""
+        command, pages, address, pagemap = self._unpack(data)
+        if command != _ADD_F | _PRESENT << 16:
+            raise PageStoreError(f"the page store answered with the command {command:#x}")
+        return Get(pagemap, address, pages)
+
+    def _unpack(self, data: bytes) -> tuple[int, int, int, int]:
         try:
             command, pages, address, pagemap = self._header.unpack(data)
         except struct.error as error:
             raise PageStoreError(f"{len(data)} bytes are no header of {self.size}") from error
-        if command != _ADD_F | _PRESENT << 16:
-            raise PageStoreError(f"the page store answered with the command {command:#x}")
-        return Get(pagemap, address, pages)
+        return command, pages, address, pagemap
