@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ def test_a_dead_destination(hosts: Hosts, phaul: Command, victim: StartSubject) 
     running.signal(signal.SIGKILL)
     for pid, (outer, _name) in hosts.destination.processes().items():
         if pid not in before and pid != subject.pid:
-            os.kill(outer, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(outer, signal.SIGKILL)
     running.end()
     done = phaul("resolve", "last", "--yes")
     assert done.status == 0, done
@@ -119,7 +121,8 @@ def test_a_lost_link(hosts: Hosts, phaul: Command, victim: StartSubject) -> None
     assert running.until("held"), running.end()
     for pid, (outer, name) in hosts.source.processes().items():
         if pid not in before and name.startswith("ssh"):
-            os.kill(outer, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(outer, signal.SIGKILL)
     outcome = running.end()
     if outcome.status in (0, 1):
         subject.only_on(hosts.destination, hosts.source)
