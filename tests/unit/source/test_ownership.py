@@ -184,7 +184,9 @@ async def test_what_is_made_ready_beside_the_dump_changes_nothing_yet(
     monkeypatch.setattr(module, "_stands_still", lambda _pids: True)  # as if it were traced
     made = Ownership(subject, ledger, second_lock=True)
     made.freeze()
-    await made.get_ready()
+    at_home = anyio.Event()
+    at_home.set()
+    await made.get_ready(at_home)
     assert ledger.journal.read() is None
     assert running(subject.pid)
     monkeypatch.setattr(journal_module, "write_whole", full)  # nothing is left to be written

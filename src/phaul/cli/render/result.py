@@ -7,9 +7,9 @@ import msgspec
 
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
-from phaul.report import Downtime, Report, Round
+from phaul.report import Downtime, Report, Round, Slowdown
 from phaul.report.status import RoundDone
-from phaul.report.units import duration, rate, size
+from phaul.report.units import duration, plural, rate, size, slowed
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
 
@@ -52,12 +52,26 @@ def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = 
         said.append(f"dirtied {rate(done.dirty_rate):>10}")
     if dirty and done.predicted_downtime_s is not None:
         said.append(f"downtime now about {duration(done.predicted_downtime_s)}")
+    if done.share < 1:
+        said.append(slowed(done.share))
     if verbose:
         said.append(f"frozen {duration(done.frozen_s)}")
         said.append(f"took {duration(done.seconds)}")
         if isinstance(done, Round) and done.wire_bytes is not None:
             said.append(f"{size(done.wire_bytes)} on the wire")
     return "   ".join(said).rstrip()
+
+
+def _slowdown(slow: Slowdown | None) -> str:
+    """`to 11 % of its CPU time, in 3 steps, for 4.2 s; it has all of it again`."""
+    if slow is None:
+        return ""
+    back = "it has all of it again" if slow.given_back else "it could not be given back here"
+    steps = plural(len(slow.steps), "step")
+    return (
+        f"to {slow.share * 100:.0f} % of its CPU time, in {steps}, for {duration(slow.seconds)}; "
+        f"{back}"
+    )
 
 
 def _result(report: Report) -> list[Row]:
@@ -77,5 +91,6 @@ def _result(report: Report) -> list[Row]:
         ("process", f"{report.name} runs on {there}, PID {pid}{gone}", "good"),
         ("downtime", downtime, "bold"),
         ("sent", sent, "bold"),
+        ("slowed", _slowdown(report.slowdown), "warning"),
         *(("warning", warning, "warning") for warning in report.warnings),
     ]
