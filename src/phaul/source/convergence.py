@@ -14,8 +14,9 @@ from phaul.plan import OnTimeout, Wishes
 from phaul.policy import Verdict
 from phaul.policy.choice import Cancel, Choice, Throttle, act
 from phaul.policy.decision import CutOver, Limits, decide
-from phaul.policy.prediction import Costs, predict
+from phaul.policy.prediction import Costs, Prediction, predict
 from phaul.report import Round
+from phaul.report.units import slowed
 
 __all__ = ["DowntimeJudge"]
 
@@ -55,7 +56,7 @@ class DowntimeJudge:
         found = predict(rounds, self._costs, [one.share for one in rounds])
         choice = _CHOICES[self._wishes.on_timeout]
         last = msgspec.structs.replace(
-            rounds[-1], dirty_rate=found.dirty_rate, predicted_downtime_s=found.downtime_s
+            rounds[-1], dirty_rate=_rate(found, rounds), predicted_downtime_s=found.downtime_s
         )
         limits = Limits(
             self.max_downtime_s,
@@ -67,7 +68,7 @@ class DowntimeJudge:
         if isinstance(action, Throttle):
             self.share = action.share
         if isinstance(action, Cancel):
-            slow = f", slowed to {self.share:.0%} of its CPU time" if self.share < 1 else ""
+            slow = f", {slowed(self.share)} of its CPU time" if self.share < 1 else ""
             raise NotConverged(
                 f"the pre-copy did not come to the downtime asked for{slow}: "
                 f"{action.verdict.explanation}",
@@ -75,6 +76,12 @@ class DowntimeJudge:
                 remedy=_remedy(choice, action.downtime_s),
             )
         return last, action.verdict if isinstance(action, CutOver) else None
+
+
+def _rate(found: Prediction, rounds: Sequence[Round]) -> float | None:
+    """What it dirties in a second: predicted is in one of its own CPU time."""
+    share = rounds[-2].share if len(rounds) > 1 else 1.0
+    return None if found.dirty_rate is None else found.dirty_rate * share
 
 
 def _remedy(choice: Choice, downtime_s: float) -> str:
