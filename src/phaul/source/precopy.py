@@ -80,6 +80,8 @@ async def _round(context: Context, number: int) -> Round:
         except BaseException as error:
             context.channel.break_off()  # or CRIU might wait for it, with us
             await worker.close()
+            if context.slowing is not None:  # first: the other side may be slow to answer
+                await context.slowing.end(error)
             await end_failed_iteration(context, error)
             raise
         context.workers.retire(worker)

@@ -131,9 +131,9 @@ class Preflight:
         if self._pid is not None:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
             self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
-            if self._wishes.on_timeout is OnTimeout.THROTTLE:
-                self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
             if facts.mem_track:
+                if self._wishes.on_timeout is OnTimeout.THROTTLE:
+                    self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
                 self._meter = DirtyMeter(self._pid)
                 await anyio.to_thread.run_sync(self._meter.start)
                 self._meter_begun = time.monotonic()

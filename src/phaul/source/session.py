@@ -146,13 +146,12 @@ class SourceSession:
         self.channel_used = True
         try:
             return await self._move(context, facts, begun)
-        except OutcomeUnknown:
-            raise  # the images may be all that is left
         except BaseException as error:
-            channel.break_off()
-            work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
             if self._slowing is not None:
                 await self._slowing.end(error)
+            if not isinstance(error, OutcomeUnknown):  # the images may be all that is left
+                channel.break_off()
+                work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
             raise
 
     async def _examine(self, workers: Workers) -> Facts:

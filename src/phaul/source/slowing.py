@@ -191,7 +191,7 @@ class Slowing:
             if not self._limits:
                 return
             self._slow.lift(self._groups)
-            while self._is_traced():
+            while self._limits and self._is_traced():
                 await anyio.sleep(_LOOK_S)
         except CgroupError as error:
             _logger.warning("%s", error)

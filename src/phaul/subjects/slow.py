@@ -38,6 +38,9 @@ _MOST_TEXT: Final = 1000
 _NO_CPU: Final = "cgroup v2 has no controller of CPU time here"
 _NO_CPU_REMEDY: Final = "leave it to version 2: boot with systemd.unified_cgroup_hierarchy=1"
 
+_USUAL: Final = {_MAX: (UNLIMITED,), "cpu.weight": ("100",), "cpu.idle": ("0",)}
+"""What a group has that has just got the controller."""
+
 CpuMax = Annotated[str, Meta(pattern=r"^(?:max|[0-9]{1,18}) [0-9]{1,9}\Z")]
 
 
@@ -198,11 +201,22 @@ class TreeSlow:
         for group in sorted(passed, key=len, reverse=True):
             # Somebody else may have come to need it since, or removed the group.
             with suppress(CgroupError):
-                self._apart.cgroups.set_value(group, _CONTROL, "-cpu")
+                if not self._is_used(group):
+                    self._apart.cgroups.set_value(group, _CONTROL, "-cpu")
         if failures:
             for other in failures[1:]:
                 failures[0].add_note(str(other))
             raise failures[0]
+
+    def _is_used(self, group: str) -> bool:
+        """Whether a child of a group has something set that it would lose with the controller."""
+        cgroups = self._apart.cgroups
+        return any(
+            cgroups.value(child, name) not in (None, *usual)
+            for child in cgroups.below(group)
+            if child != group and _parent(child) == group
+            for name, usual in _USUAL.items()
+        )
 
     def _give_back(self, each: SlowedGroup) -> None:
         cgroups = self._apart.cgroups
@@ -236,6 +250,8 @@ class TreeSlow:
         ours = ours and name.endswith(_SUFFIX)
         if not (ours if each.before is None else each.group == each.home):
             raise CgroupError(f"{each.group!r} is no group that is slowed down", host=_HOST)
+        if not all(_within(each.home, group) for group in each.passed):
+            raise CgroupError(f"{each.home!r} is not in what passed it on", host=_HOST)
         if each.before is not None:
             parse(each.before)
 
@@ -281,6 +297,10 @@ def _chain(group: str) -> Iterator[str]:
     for part in group.split("/")[1:] if group != "/" else ():
         path += f"/{part}"
         yield path
+
+
+def _parent(group: str) -> str:
+    return group.rpartition("/")[0] or "/"
 
 
 def _within(group: str, other: str) -> bool:

@@ -132,6 +132,20 @@ def test_what_somebody_else_has_set_meanwhile_stays(slow: TreeSlow, cgroups: Fak
     assert cgroups.value(UNIT, "cpu.max") == "70000 100000"
 
 
+def test_what_others_have_come_to_need_meanwhile_is_left_to_them(
+    slow: TreeSlow, cgroups: FakeCgroups
+) -> None:
+    cgroups.process(50, "/system.slice/other.service")
+    groups = slow.plan("ab12", TREE)
+    slow.take(groups, 7)
+    groups = limited(slow, groups, 0.5)
+    cgroups.set_value("/system.slice/other.service", "cpu.max", "20000 100000")
+    slow.give_back(groups)
+    assert cgroups.value("/system.slice/other.service", "cpu.max") == "20000 100000"
+    assert cgroups.value(UNIT, "cpu.max") == "max 100000"
+    assert cgroups.value("/", "cgroup.subtree_control") == "cpu"
+
+
 def test_a_group_below_one_that_is_limited_needs_none(slow: TreeSlow, cgroups: FakeCgroups) -> None:
     cgroups.process(11, f"{UNIT}/inner")
     assert [each.group for each in slow.plan("ab12", (*TREE, 11))] == [UNIT]
@@ -211,9 +225,10 @@ def test_only_groups_such_as_it_makes_are_touched(slow: TreeSlow, cgroups: FakeC
         SlowedGroup(group="/user.slice", home=UNIT, before="max 100000"),
         SlowedGroup(group=UNIT, home="/system.slice"),
         SlowedGroup(group=f"{UNIT}/phaul-ab12.lock", home=UNIT),
+        SlowedGroup(group=UNIT, home=UNIT, before="max 100000", passed=("/user.slice",)),
         SlowedGroup(group="/../phaul-ab12.slow", home="/.."),
     ):
-        with pytest.raises(CgroupError, match=r"no group that is slowed|no name of a cgroup"):
+        with pytest.raises(CgroupError, match=r"no group that is|no name of a cgroup|not in what"):
             slow.give_back((group,))
     assert state(cgroups) == before
 
