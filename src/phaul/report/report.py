@@ -9,6 +9,7 @@ import msgspec
 
 from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
+from phaul.report.units import duration, plural
 
 __all__ = ["PAGE_SIZE", "Downtime", "Report", "Round", "SlowStep", "Slowdown", "Way"]
 
@@ -115,6 +116,14 @@ class Slowdown(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     given_back: bool = True
 
+    def __str__(self) -> str:
+        steps = plural(len(self.steps), "step")
+        back = "it has all of it again" if self.given_back else "it could not be given back here"
+        return (
+            f"to {self.share * 100:.0f} % of its CPU time, in {steps}, for "
+            f"{duration(self.seconds)}; {back}"
+        )
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one finished migration.
@@ -168,6 +177,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines = [f"{self.name} (PID {self.pid}), {self.way.value}: {self.explanation}"]
         lines += [f"  round {r.number:<2} {r}" for r in self.rounds]
         lines.append(f"  final    {self.final}")
+        if self.slowdown is not None:
+            lines.append(f"slowed   {self.slowdown}")
         lines.append(f"downtime {self.downtime}")
         sent = f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s"
         if self.memory_bytes:

@@ -7,9 +7,9 @@ import msgspec
 
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
-from phaul.report import Downtime, Report, Round, Slowdown
+from phaul.report import Downtime, Report, Round
 from phaul.report.status import RoundDone
-from phaul.report.units import duration, plural, rate, size, slowed
+from phaul.report.units import duration, rate, size, slowed
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
 
@@ -62,18 +62,6 @@ def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = 
     return "   ".join(said).rstrip()
 
 
-def _slowdown(slow: Slowdown | None) -> str:
-    """`to 11 % of its CPU time, in 3 steps, for 4.2 s; it has all of it again`."""
-    if slow is None:
-        return ""
-    back = "it has all of it again" if slow.given_back else "it could not be given back here"
-    steps = plural(len(slow.steps), "step")
-    return (
-        f"to {slow.share * 100:.0f} % of its CPU time, in {steps}, for {duration(slow.seconds)}; "
-        f"{back}"
-    )
-
-
 def _result(report: Report) -> list[Row]:
     there = report.destination or "the destination"
     pid = report.destination_pid or report.pid
@@ -91,6 +79,6 @@ def _result(report: Report) -> list[Row]:
         ("process", f"{report.name} runs on {there}, PID {pid}{gone}", "good"),
         ("downtime", downtime, "bold"),
         ("sent", sent, "bold"),
-        ("slowed", _slowdown(report.slowdown), "warning"),
+        ("slowed", str(report.slowdown or ""), "warning"),
         *(("warning", warning, "warning") for warning in report.warnings),
     ]
