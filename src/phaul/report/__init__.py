@@ -16,10 +16,11 @@ from phaul.report.events import (
     RoundProgress,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Report, Round
+from phaul.report.report import Downtime, Report, Round, Slowdown, SlowStep
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -41,6 +42,9 @@ __all__ = [
     "RoundProgress",
     "RoundStarted",
     "Running",
+    "SlowStep",
+    "Slowdown",
+    "SlowedDown",
     "SourceGone",
     "Started",
     "Status",
