@@ -10,13 +10,20 @@ memory is in, and until we do too, that process waits for memory that it touches
 
 import ctypes
 import errno
+import fcntl
 import os
+import struct
 from typing import Final
 
 __all__ = ["Userfaults"]
 
 _PIDFD_GETFD: Final = 438
 _NAME: Final = "anon_inode:[userfaultfd]"
+_WRITEPROTECT: Final = 0xC018AA06
+"""UFFDIO_WRITEPROTECT of include/uapi/linux/userfaultfd.h."""
+_NOWHERE: Final = struct.pack("=QQQ", 1 << 20, 4096, 0)
+"""A page, not to be protected.  Nobody protects any, so it changes nothing even if one is there."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -74,6 +81,20 @@ class Userfaults:
             self._held[inode] = copy
         else:
             os.close(copy)
+
+    def release_unused(self) -> bool:
+        """Give back those whose memory is gone with its last process; whether any are left.
+
+        Who waits for memory behind one that is left would read zeros without it.
+        """
+        for inode, copy in tuple(self._held.items()):
+            try:
+                fcntl.ioctl(copy, _WRITEPROTECT, bytearray(_NOWHERE))
+            except OSError as error:
+                if error.errno != errno.ESRCH:
+                    continue  # what is not there cannot be protected
+                os.close(self._held.pop(inode))
+        return bool(self._held)
 
     def close(self) -> None:
         """Give all back.  May be called again."""

@@ -6,6 +6,7 @@ from phaul.report.events import (
     Connected,
     Connecting,
     CutoverStarted,
+    Draining,
     Event,
     Failed,
     Finished,
@@ -19,7 +20,7 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Report, Round
+from phaul.report.report import Downtime, Drained, Report, Round
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Connecting",
     "CutoverStarted",
     "Downtime",
+    "Drained",
+    "Draining",
     "Event",
     "Failed",
     "Finished",
