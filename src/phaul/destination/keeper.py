@@ -10,8 +10,8 @@ and the last to be killed when memory runs out; signals that ask to end are not 
     the daemon or the store fails    the tree is ended, before anything is closed that it would
                                      read zeros without
 
-Until it ends it holds a lock in the migration's directory: `incoming.keeps`.  What is in there is
-removed by whoever is the last, by the journal.
+From Guard until it ends it holds a lock in the migration's directory: `incoming.keeps`.  What is in
+there is removed by whoever is the last, by the journal.
 """
 
 import os
@@ -31,7 +31,7 @@ from phaul.destination.chain import Chain
 from phaul.destination.ending import end_tree
 from phaul.destination.incoming import Keeping
 from phaul.destination.lazy import Drained, LazyPages
-from phaul.errors import PageStoreError, PhaulError, ProtocolError, UsageError
+from phaul.errors import PageStoreError, ProtocolError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import keeping as k
 from phaul.protocol.failure import from_error
@@ -66,9 +66,10 @@ class Keeper:
         self._stage = k.Stage.BEFORE
         self._settled = anyio.Event()
         self._drained: Drained | None = None
-        self.failure: Failed | None = None
+        self._keeping: Keeping | None = None
+        self._failure: Failed | None = None
         """Why the memory did not come."""
-        self.left: k.Leave | None = None
+        self._left: k.Leave | None = None
         """The agent's last word."""
 
     async def run(self) -> None:
@@ -129,7 +130,7 @@ class Keeper:
             case k.Look(wait_ms=wait_ms):
                 return await self._look(wait_ms / 1000)
             case k.Leave():
-                self.left = request
+                self._left = request
         return Done()
 
     def _images(self, folder: str) -> Path:
@@ -149,6 +150,7 @@ class Keeper:
         self._note_tree(pid)
         if not self._tree:
             raise PageStoreError(f"there is no process {pid}")
+        self._keeping = Keeping.begin(self._incoming)
         self._stage = k.Stage.DRAINING
         tasks.start_soon(self._drain, self._pages)
 
@@ -168,7 +170,7 @@ class Keeper:
     async def _fail(self, error: Exception, pages: LazyPages) -> None:
         """End the tree, while it still waits for what will never come."""
         with anyio.CancelScope(shield=True):
-            self.failure = from_error(error)
+            self._failure = from_error(error)
             self._stage = k.Stage.FAILED
             await self._end_tree()
             # One that has left the tree is not known, and waits: it may not read zeros.
@@ -199,7 +201,7 @@ class Keeper:
             given=served.pages,
             never_asked=drained.never_asked if drained else 0,
             seconds=max(served.seconds, 0.0),
-            failure=self.failure,
+            failure=self._failure,
         )
 
     async def _outlast(self) -> None:
@@ -216,6 +218,17 @@ class Keeper:
                 pages.daemon.process.kill()  # then it has failed
                 since = time.monotonic()
 
+    def leave(self) -> None:
+        """Remove what nobody needs any more, once it has ended."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            with keeping:
+                keeping.leave(
+                    runs=self._left is not None,
+                    told=self._left is not None and self._left.told,
+                    failed=self._failure.what if self._failure is not None else "",
+                )
+
 
 def run_keeper(control: socket.socket, incoming: Path, program: Sequence[str]) -> int:
     """Be the keeper of the migration in `incoming`; returns the exit status."""
@@ -225,18 +238,10 @@ def run_keeper(control: socket.socket, incoming: Path, program: Sequence[str]) -
         _OOM.write_text("-1000")
     control.setblocking(False)
     with control:
+        keeper = Keeper(control, incoming, program)
         try:
-            keeping = Keeping.begin(incoming)
-        except (OSError, PhaulError):
-            return 1  # it is removed already, or another has it
-        with keeping:
-            keeper = Keeper(control, incoming, program)
             anyio.run(keeper.run)
+        finally:
             control.close()
-            failed = keeper.failure.what if keeper.failure else ""
-            keeping.leave(
-                runs=keeper.left is not None,
-                told=keeper.left is not None and keeper.left.told,
-                failed=failed,
-            )
+            keeper.leave()
     return 0

@@ -85,7 +85,8 @@ class LazyMemory:
         self._host = host
         self._turn = anyio.Lock()
         self._here = anyio.Event()
-        self._keeper: Incarnation | None = None
+        self.keeper: Incarnation | None = None
+        """The keeper's process, once it has said that it is there."""
         self._unfit: PhaulError | None = None
         self.lazy = False
         """Whether the restore is a lazy one: `guard` has succeeded."""
@@ -134,7 +135,7 @@ class LazyMemory:
             answer = await self._receive(_ASK_S)
             if not isinstance(answer, k.Here):
                 raise ProtocolError("the keeper does not say that it is there", host=self._host)
-            self._keeper = Incarnation.of(answer.pid)
+            self.keeper = Incarnation.of(answer.pid)
         except PhaulError as error:
             self._unfit = error
         finally:
@@ -173,7 +174,7 @@ class LazyMemory:
             _logger.warning("memory is restored in full: %s", error)
             lazily = False
         if not lazily:
-            await self.close()
+            self._tasks.start_soon(self.close)  # nobody waits for it
             with suppress(OSError):
                 shutil.rmtree(images / DAEMON_DIR)
         return lazily
@@ -246,9 +247,9 @@ class LazyMemory:
         await self._ended()
 
     async def _ended(self) -> None:
-        if self._keeper is not None:
+        if self.keeper is not None:
             with anyio.move_on_after(_END_S, shield=True):
-                while self._keeper.alive():
+                while self.keeper.alive():
                     await anyio.sleep(0.002)
 
     async def _ask(self, request: k.KeeperRequest) -> k.KeeperAnswer:
