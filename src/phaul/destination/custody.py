@@ -219,10 +219,9 @@ class Custody:
     async def _require_memory(self) -> None:
         """End a copy whose memory cannot come any more, and raise why: its images are good."""
         try:
-            if self._session is not None and self._held():
+            if self._session is not None and self._session.holds:
                 await self._session.require_memory()
-        except PhaulError as error:
-            _logger.warning("the copy is ended, its images stay: %s", error)
+        except PhaulError:
             await self._end_held()
             raise
 
@@ -354,13 +353,12 @@ class Custody:
                 if self.state.gives_up:
                     self._owner.give_up()
                     self._forget()
-                owed = self.state.owed
                 runs = self.state is DestinationState.RUNNING
                 drains = runs and await leave_memory(self._session, self.incoming, told=told)
+                keep = self.state.owed or keep_images or drains
                 if self._copy is not None:
                     await self._end_copy()
                 if self._session is not None:
-                    keep = owed or keep_images or drains
                     await self._session.close(keep_images=keep, keep_logs=False)
             finally:
                 if self.state.owed:
