@@ -18,7 +18,7 @@ from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord, Journal
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
-from tests.engine.conftest import SLOW, StartVictim, copies_of, counts_on
+from tests.engine.conftest import SLOW, StartVictim, copies_of, counts_on, criu_processes
 from tests.engine.lazy_restore import dump
 from tests.victims.harness import Report, Victim
 
@@ -59,7 +59,9 @@ class Moved:
         found = Incarnation.of(int(keeper))
         assert found is not None
         self.keeper = found
-        [self.daemon] = [pid for pid in tree_pids(found.pid, Proc()) if pid != found.pid]
+        below = set(tree_pids(found.pid, Proc()))
+        [self.daemon] = below.intersection(criu_processes())
+        [self.warden] = below - {self.daemon, found.pid}
 
     def state(self, state: DestinationState) -> None:
         """What the journal says."""
@@ -195,3 +197,19 @@ def test_a_daemon_that_was_stopped_ends(moved: Moved) -> None:
     assert moved.agent.wait(LIMIT) == 0
     moved.keeper_ends()
     assert copies_of(moved.before.pid) == []
+
+
+def test_a_keeper_that_dies_takes_the_process_with_it(moved: Moved) -> None:
+    """Its warden keeps the process from zeros until that has ended."""
+    moved.runs()
+    moved.kill_agent()
+    os.kill(moved.warden, signal.SIGSTOP)
+    moved.keeper.signal(signal.SIGKILL)
+    until(lambda: Incarnation.of(moved.daemon) is None, "the daemon goes on")
+    (pid,) = copies_of(moved.before.pid)
+    until(lambda: waits(pid), "it does not wait")
+    os.kill(moved.warden, signal.SIGCONT)
+    until(lambda: copies_of(moved.before.pid) == [], "it is still there")
+    until(lambda: (moved.path / "KEEP").exists(), "nobody says so")
+    assert (moved.images / "pages-1.img").exists()
+    until(lambda: not keeps(moved.path), "the warden does not end")

@@ -33,6 +33,8 @@ criu/restore/released criu/restore/pre-resume criu/restore/post-resume criu/rest
 journal/destination/running answer/commit
 journal/source/there
 event/running
+ask/drain answer/drain
+event/drained
 ask/bye answer/bye
 journal/source/there#2
 event/finished

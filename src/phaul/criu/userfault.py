@@ -13,9 +13,9 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["Userfaults"]
+__all__ = ["Mirror", "Userfaults", "is_used"]
 
 _PIDFD_GETFD: Final = 438
 _NAME: Final = "anon_inode:[userfaultfd]"
@@ -25,6 +25,25 @@ _NOWHERE: Final = struct.pack("=QQQ", 1 << 20, 4096, 0)
 """A page, not to be protected.  Nobody protects any, so it changes nothing even if one is there."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def is_used(descriptor: int) -> bool:
+    """Whether the memory behind a userfaultfd is still some process's."""
+    try:
+        fcntl.ioctl(descriptor, _WRITEPROTECT, bytearray(_NOWHERE))
+    except OSError as error:
+        return error.errno != errno.ESRCH  # what is not there cannot be protected
+    return True
+
+
+class Mirror(Protocol):
+    """Who holds each copy once more."""
+
+    def took(self, inode: int, descriptor: int) -> None:
+        """A copy is held, of the userfaultfd with that inode."""
+
+    def gave(self, inode: int) -> None:
+        """It is given back."""
 
 
 class Userfaults:
@@ -39,6 +58,7 @@ class Userfaults:
         self._pidfd = pidfd
         self._anchor = anchor
         self._held: dict[int, int] = {}
+        self.mirror: Mirror | None = None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -54,7 +74,7 @@ class Userfaults:
         except OSError:
             return
         for inode in self._held.keys() - found.keys():
-            os.close(self._held.pop(inode))
+            self._give(inode)
         for inode in found.keys() - self._held.keys():
             self._take(inode, found[inode])
 
@@ -79,6 +99,8 @@ class Userfaults:
             raise OSError(code, f"pidfd_getfd: {os.strerror(code)}")
         if os.fstat(copy).st_ino == inode:
             self._held[inode] = copy
+            if self.mirror is not None:
+                self.mirror.took(inode, copy)
         else:
             os.close(copy)
 
@@ -88,15 +110,16 @@ class Userfaults:
         Who waits for memory behind one that is left would read zeros without it.
         """
         for inode, copy in tuple(self._held.items()):
-            try:
-                fcntl.ioctl(copy, _WRITEPROTECT, bytearray(_NOWHERE))
-            except OSError as error:
-                if error.errno != errno.ESRCH:
-                    continue  # what is not there cannot be protected
-                os.close(self._held.pop(inode))
+            if not is_used(copy):
+                self._give(inode)
         return bool(self._held)
 
     def close(self) -> None:
         """Give all back.  May be called again."""
-        while self._held:
-            os.close(self._held.popitem()[1])
+        for inode in tuple(self._held):
+            self._give(inode)
+
+    def _give(self, inode: int) -> None:
+        os.close(self._held.pop(inode))
+        if self.mirror is not None:
+            self.mirror.gave(inode)

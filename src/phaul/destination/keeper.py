@@ -15,7 +15,6 @@ there is removed by whoever is the last, by the journal.
 """
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from phaul.destination.chain import Chain
 from phaul.destination.ending import end_tree
 from phaul.destination.incoming import Keeping
 from phaul.destination.lazy import Drained, LazyPages
+from phaul.destination.warden import Warden
 from phaul.errors import PageStoreError, ProtocolError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import keeping as k
@@ -45,17 +45,19 @@ _STALL_S: Final = 3600.0
 """Without an agent, and without a page asked for in so long, nobody is waited for any more."""
 _LOOK_S: Final = 1.0
 _HOLD_S: Final = 0.05
-_OOM: Final = Path("/proc/self/oom_score_adj")
 
 
 class Keeper:
     """Answers one agent over `control`, with what is in `incoming`; `run` it once.
 
-    `program` is CRIU's.  Closing `control` stays the caller's.
+    `program` is CRIU's; `warden` is told what it holds.  Closing `control` stays the caller's.
     """
 
-    def __init__(self, control: socket.socket, incoming: Path, program: Sequence[str]) -> None:
+    def __init__(
+        self, control: socket.socket, incoming: Path, program: Sequence[str], warden: Warden
+    ) -> None:
         self._control = control
+        self._warden = warden
         self._incoming = incoming
         self._program = tuple(program)
         self._chain = Chain()
@@ -146,10 +148,12 @@ class Keeper:
     async def _guard(self, pid: int, tasks: TaskGroup) -> None:
         if self._pages is None or self._stage is not k.Stage.BEFORE:
             raise UsageError("Guard comes once, after Start")
-        await self._pages.guard()
         self._note_tree(pid)
         if not self._tree:
             raise PageStoreError(f"there is no process {pid}")
+        self._warden.watch(one.pid for one in self._tree)
+        self._pages.daemon.userfaults.mirror = self._warden
+        await self._pages.guard()
         self._keeping = Keeping.begin(self._incoming)
         self._stage = k.Stage.DRAINING
         tasks.start_soon(self._drain, self._pages)
@@ -230,18 +234,15 @@ class Keeper:
                 )
 
 
-def run_keeper(control: socket.socket, incoming: Path, program: Sequence[str]) -> int:
+def run_keeper(
+    control: socket.socket, incoming: Path, program: Sequence[str], warden: Warden
+) -> int:
     """Be the keeper of the migration in `incoming`; returns the exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # CRIU's daemon inherits it
-    with suppress(OSError):
-        _OOM.write_text("-1000")
     control.setblocking(False)
     with control:
-        keeper = Keeper(control, incoming, program)
-        try:
-            anyio.run(keeper.run)
-        finally:
-            control.close()
-            keeper.leave()
+        keeper = Keeper(control, incoming, program, warden)
+        anyio.run(keeper.run)
+        warden.over()
+        control.close()
+        keeper.leave()
     return 0
