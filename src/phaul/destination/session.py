@@ -32,7 +32,7 @@ from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.memory import LazyMemory
-from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
+from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.protocol import messages as m
 from phaul.protocol.keeping import Stage
@@ -316,7 +316,10 @@ class DestinationSession:
         """What of its memory a released tree still lacks, after so many seconds at most."""
         if self.memory is None:
             return m.Draining(pages=0, given=0, seconds=0.0, over=True)
-        found = await self.memory.look(wait)
+        try:
+            found = await self.memory.look(wait)
+        except PageStoreError as error:  # its warden ends what the keeper cannot see through
+            return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=error.what)
         return m.Draining(
             pages=found.pages,
             given=found.given,
