@@ -23,8 +23,8 @@ ask/stop-round criu/pages/ended answer/stop-round
 journal/source/locked
 event/held
 ask/image ask/image#5
-ask/restore criu/restore/request criu/restore/pre-restore criu/restore/post-restore
-journal/destination/ready journal/destination/ready#2 answer/restore
+ask/restore memory/ready criu/restore/request criu/restore/pre-restore criu/restore/post-restore
+memory/guard journal/destination/ready journal/destination/ready#2 answer/restore
 journal/source/decided
 criu/dump/released criu/dump/answer
 event/source-gone
@@ -60,6 +60,7 @@ _LIVES: Final = {
     "pages": ("criu/pages/request", "criu/pages/ended"),
     "dump": ("criu/dump/request", "criu/dump/answer"),
     "restore": ("criu/restore/request", "criu/restore/answer"),
+    "keeper": ("memory/ready", "criu/dump/answer"),  # soon after, its end is the process's
 }
 
 _SETTLEMENT: Final = """

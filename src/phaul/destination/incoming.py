@@ -136,18 +136,18 @@ class Keeping:
         fcntl.flock(lock, fcntl.LOCK_EX)  # who only looks has it for a moment
         return cls(path, lock)
 
-    def leave(self, *, runs: bool, told: bool, failed: str) -> None:
+    def leave(self, *, told: bool, failed: str) -> None:
         """Remove what nobody needs, when the agent has ended; another that has come does it itself.
 
-        `runs` if the agent said at its end that the process runs here, `told` if the source knows;
-        else its journal says what is needed.  If its memory `failed` to come, people decide.
+        The journal says what is needed.  `told` if the source knows that the process runs here.  If
+        the memory of one that ran `failed` to come, people decide.
         """
         lock = _lock_within(self.path, _AGENT_ENDS_S)
         if lock is None:
             return
         try:
             record = Journal(self.path, DestinationRecord).read()
-            runs = runs or (record is not None and record.state is DestinationState.RUNNING)
+            runs = record is not None and record.state is DestinationState.RUNNING
             if failed and runs:
                 _note(self.path, f"its memory did not come, so it was ended: {failed}")
             elif (self.path / _KEEP).exists():

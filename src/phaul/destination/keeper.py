@@ -68,6 +68,7 @@ class Keeper:
         self._stage = k.Stage.BEFORE
         self._settled = anyio.Event()
         self._drained: Drained | None = None
+        self._released = False
         self._keeping: Keeping | None = None
         self._failure: Failed | None = None
         """Why the memory did not come."""
@@ -129,11 +130,20 @@ class Keeper:
                 await self._start(self._images(folder), wide)
             case k.Guard(pid=pid):
                 await self._guard(pid, tasks)
-            case k.Look(wait_ms=wait_ms):
-                return await self._look(wait_ms / 1000)
+            case k.Look(wait_ms=wait_ms, release=release):
+                standing = await self._look(wait_ms / 1000)
+                if release and standing.failure is None:
+                    self._set_released(True)
+                return standing
+            case k.GiveUp():
+                self._set_released(False)
             case k.Leave():
                 self._left = request
         return Done()
+
+    def _set_released(self, released: bool) -> None:
+        self._released = released
+        self._warden.released(released)
 
     def _images(self, folder: str) -> Path:
         return self._incoming / "images" / folder
@@ -228,9 +238,8 @@ class Keeper:
         if keeping is not None:
             with keeping:
                 keeping.leave(
-                    runs=self._left is not None,
                     told=self._left is not None and self._left.told,
-                    failed=self._failure.what if self._failure is not None else "",
+                    failed=self._failure.what if self._failure and self._released else "",
                 )
 
 

@@ -84,7 +84,8 @@ class LazyMemory:
         self._wide = wide
         self._host = host
         self._turn = anyio.Lock()
-        self._here = anyio.Event()
+        self.here = anyio.Event()
+        """It is known whether there is a keeper."""
         self.keeper: Incarnation | None = None
         """The keeper's process, once it has said that it is there."""
         self._unfit: PhaulError | None = None
@@ -139,7 +140,7 @@ class LazyMemory:
         except PhaulError as error:
             self._unfit = error
         finally:
-            self._here.set()
+            self.here.set()
 
     async def _reap(self) -> None:
         if self._started.poll() is None:
@@ -155,8 +156,8 @@ class LazyMemory:
         self._tasks.start_soon(self._add, folder)
 
     async def _add(self, folder: Path) -> None:
-        if not self._here.is_set():
-            await self._here.wait()
+        if not self.here.is_set():
+            await self.here.wait()
         try:
             if self._unfit is None:
                 await self._ask(k.Add(folder=folder.name))
@@ -180,9 +181,9 @@ class LazyMemory:
         return lazily
 
     async def _prepare(self, images: Path) -> bool:
-        if self._mode == "auto" and not self._here.is_set():
+        if self._mode == "auto" and not self.here.is_set():
             return False  # a process that is moved before Python has started is a small one
-        await self._here.wait()
+        await self.here.wait()
         if self._unfit is not None:
             raise self._unfit
         counted = await self._ask(k.Finish(folder=images.name))
@@ -201,15 +202,18 @@ class LazyMemory:
         self.lazy = True
 
     async def require(self) -> None:
-        """Raise if the memory of a copy that is still held cannot come any more."""
+        """Raise if the memory of a copy cannot come any more that is to be let go now."""
         if self.lazy:
-            standing = await self.look()
+            standing = await self._look(k.Look(release=True))
             if standing.failure is not None:
                 raise to_error(standing.failure, self._host)
 
     async def look(self, wait: float = 0.0) -> k.Standing:
         """How far it has come; waits for the end of it for so many seconds, 10 at most."""
-        standing = await self._ask(k.Look(wait_ms=int(wait * 1000)))
+        return await self._look(k.Look(wait_ms=int(wait * 1000)))
+
+    async def _look(self, look: k.Look) -> k.Standing:
+        standing = await self._ask(look)
         if not isinstance(standing, k.Standing):
             raise self._confused()
         return standing
@@ -233,7 +237,7 @@ class LazyMemory:
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
             with anyio.move_on_after(_END_S):
-                await self._here.wait()  # nobody reads it any more
+                await self.here.wait()  # nobody reads it any more
             self._sock.close()
             if self._started.poll() is None:
                 self._started.kill()
@@ -242,7 +246,10 @@ class LazyMemory:
                 await self._ended()
 
     async def ended(self) -> None:
-        """Wait until a keeper has ended whose copy is given up, for 10 s at most."""
+        """Wait until a keeper has ended whose copy was given up, for 10 s at most."""
+        if self.lazy:
+            with suppress(PhaulError):
+                await self._ask(k.GiveUp())
         await self.close()
         await self._ended()
 

@@ -9,6 +9,7 @@ so it takes the end of two processes at once to let a tree run on with memory th
     watch(tree)                         -->  whom to end
     took(inode), with the descriptor    -->  holds it
     gave(inode)                         -->  lets go of it
+    released(yes)                       -->  whether the tree runs
     over                                -->  ends
     (is gone without a word)                 ends the tree, then lets go of all, then ends
 """
@@ -39,6 +40,10 @@ class Warden:
         """These processes are the tree, as it stands restored."""
         self._say("watch " + " ".join(map(str, pids)))
 
+    def released(self, released: bool) -> None:
+        """The tree is let go; or it was not after all."""
+        self._say("released" if released else "held")
+
     def took(self, inode: int, descriptor: int) -> None:
         """The keeper holds a copy of a userfaultfd: hold one, too."""
         self._say(f"took {inode}", descriptor)
@@ -62,6 +67,7 @@ def be_warden(sock: socket.socket, incoming: Path) -> None:
     """Be the warden of the keeper behind `sock`, of the migration in `incoming`, to the end."""
     held: dict[str, int] = {}
     tree: list[tuple[int, str]] = []
+    runs = False
     while True:
         data, got, _, _ = socket.recv_fds(sock, _PACKET, 1)
         word, *rest = data.decode().split() or [""]
@@ -71,6 +77,8 @@ def be_warden(sock: socket.socket, incoming: Path) -> None:
                 tree = [(int(pid), _start(pid)) for pid in rest]
             case "took":
                 held[rest[0]] = got[0]
+            case "released" | "held":
+                runs = word == "released"
             case "gave" if rest[0] in held:
                 os.close(held.pop(rest[0]))
             case "":
@@ -78,7 +86,7 @@ def be_warden(sock: socket.socket, incoming: Path) -> None:
             case "over":
                 return
     if held:
-        _end(tree, held, incoming)
+        _end(tree, held, incoming, "the keeper of the memory was killed" if runs else "")
 
 
 def _start(pid: int | str) -> str:
@@ -88,7 +96,7 @@ def _start(pid: int | str) -> str:
     return ""
 
 
-def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path) -> None:
+def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path, failed: str) -> None:
     import anyio
 
     from phaul.criu.userfault import is_used
@@ -106,4 +114,4 @@ def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path) -> N
                 if not is_used(descriptor):
                     os.close(held.pop(name))
             time.sleep(_HOLD_S)
-        keeping.leave(runs=False, told=False, failed="the keeper of the memory was killed")
+        keeping.leave(told=False, failed=failed)

@@ -14,9 +14,12 @@ apart; from Prepare until the agent ends.  Pure.
                                             <--  Done
     Guard(pid)                              -->  the restore is held
                                             <--  Done
+    Look(release)                           -->  if all is well, it is let go now
     Look(wait)                              -->  what has become of it?
                                             <--  Standing(stage, given)
     Leave(told)                             -->  the process runs: what is left here is yours
+                                            <--  Done
+    GiveUp                                  -->  or: it was not let go after all
                                             <--  Done
 
 Any answer but Here may be Failed instead.  A folder is a name below the images' directory, which
@@ -38,6 +41,7 @@ __all__ = [
     "Add",
     "Counted",
     "Finish",
+    "GiveUp",
     "Guard",
     "Here",
     "KeeperAnswer",
@@ -107,9 +111,17 @@ class Guard(Message, frozen=True, kw_only=True, tag="guard"):
 
 
 class Look(Message, frozen=True, kw_only=True, tag="look"):
-    """How does it stand?  Answered when the stage is a last one, or after `wait_ms`."""
+    """How does it stand?  Answered when the stage is a last one, or after `wait_ms`.
+
+    With `release` the copy is let go if it is well: from then on, what ends it is a person's loss.
+    """
 
     wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    release: bool = False
+
+
+class GiveUp(Message, frozen=True, kw_only=True, tag="give-up"):
+    """The copy was ended, and counts as one that never ran."""
 
 
 class Leave(Message, frozen=True, kw_only=True, tag="leave"):
@@ -142,7 +154,7 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     failure: Failed | None = None
 
 
-KeeperRequest = Add | Finish | Start | Guard | Look | Leave
+KeeperRequest = Add | Finish | Start | Guard | Look | Leave | GiveUp
 """What the agent may ask."""
 
 KeeperAnswer = Here | Done | Counted | Standing | Failed

@@ -183,9 +183,9 @@ class TestKeeping:
     """What a keeper needs is there, and removed by who is the last."""
 
     @staticmethod
-    def leave(path: Path, *, runs: bool = False, told: bool = False, failed: str = "") -> None:
+    def leave(path: Path, *, told: bool = False, failed: str = "") -> None:
         with Keeping.begin(path) as keeping:
-            keeping.leave(runs=runs, told=told, failed=failed)
+            keeping.leave(told=told, failed=failed)
 
     def test_while_it_lives(self, tmp_path: Path) -> None:
         path = left_behind(tmp_path, DestinationState.RUNNING).path.parent
@@ -201,27 +201,25 @@ class TestKeeping:
         assert not (path / "images").exists()
 
     @pytest.mark.parametrize(
-        ("state", "runs", "told", "left"),
+        ("state", "told", "left"),
         [
-            (DestinationState.RUNNING, True, True, None),
-            (DestinationState.RUNNING, True, False, {"journal.json"}),
-            (DestinationState.RUNNING, False, False, {"journal.json"}),
-            (DestinationState.READY, False, False, {"journal.json", "images"}),
-            (DestinationState.RELEASING, False, False, {"journal.json", "images"}),
-            (DestinationState.IMAGES, False, False, {"journal.json", "images"}),
-            (DestinationState.RESTORING, False, False, {"journal.json", "images"}),
+            (DestinationState.RUNNING, True, None),
+            (DestinationState.RUNNING, False, {"journal.json"}),
+            (DestinationState.READY, False, {"journal.json", "images"}),
+            (DestinationState.RELEASING, False, {"journal.json", "images"}),
+            (DestinationState.IMAGES, False, {"journal.json", "images"}),
+            (DestinationState.RESTORING, False, {"journal.json", "images"}),
         ],
     )
     def test_all_is_in(
         self,
         tmp_path: Path,
         state: DestinationState,
-        runs: bool,
         told: bool,
         left: set[str] | None,
     ) -> None:
         path = left_behind(tmp_path, state).path.parent
-        self.leave(path, runs=runs, told=told)
+        self.leave(path, told=told)
         found = {"journal.json" if "journal" in p.name else p.name for p in path.glob("*")}
         assert found == (left or set())
         assert path.exists() == (left is not None)
@@ -243,5 +241,5 @@ class TestKeeping:
     def test_what_was_asked_to_be_kept(self, tmp_path: Path) -> None:
         path = left_behind(tmp_path, DestinationState.RUNNING).path.parent
         (path / "KEEP").touch()
-        self.leave(path, runs=True, told=True)
+        self.leave(path, told=True)
         assert (path / "images/0").is_dir()

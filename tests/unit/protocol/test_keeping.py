@@ -15,7 +15,8 @@ REQUESTS = st.one_of(
     st.builds(k.Finish, folder=FOLDERS),
     st.builds(k.Start, folder=FOLDERS, wide=st.booleans()),
     st.builds(k.Guard, pid=st.integers(1, 1 << 22)),
-    st.builds(k.Look, wait_ms=st.integers(0, 10_000)),
+    st.builds(k.Look, wait_ms=st.integers(0, 10_000), release=st.booleans()),
+    st.just(k.GiveUp()),
     st.builds(k.Leave, told=st.booleans()),
 )
 FAILED = Failed(kind="PageStoreError", what="no page", log="x" * 32_768)
