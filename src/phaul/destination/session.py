@@ -331,8 +331,10 @@ class DestinationSession:
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
         copy, self._copy = self._require_copy(), None
-        await copy.discard()
-        await self._end_memory()
+        try:
+            await copy.discard()
+        finally:
+            await self._end_memory()
 
     async def _end_memory(self) -> None:
         """See the keeper of a copy end that is given up."""
