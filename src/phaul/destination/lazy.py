@@ -100,6 +100,11 @@ class LazyPages:
         """What was given so far."""
         return self._store.served
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of the two has ended, for good or ill: `wait` knows which."""
+        return self._error is not None or self.daemon.process.poll() is not None
+
     def _serve(self) -> None:
         try:
             self._in_order = self._store.serve(self._sock)
@@ -169,7 +174,7 @@ class LazyPages:
                 await anyio.wait_readable(self._ended)
         if self._error is not None or not self._in_order:
             raise self._failure() from self._error
-        pages = sum(count for ranges in self._chain.lazy.values() for _, count in ranges)
+        pages = self._chain.lazy_pages
         never = sum(self._store.lacking(pid, of) for pid, of in self._chain.lazy.items())
         return Drained(self.served, pages, never)
 

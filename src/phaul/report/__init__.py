@@ -6,6 +6,7 @@ from phaul.report.events import (
     Connected,
     Connecting,
     CutoverStarted,
+    Draining,
     Event,
     Failed,
     Finished,
@@ -20,7 +21,7 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Report, Round, Slowdown, SlowStep
+from phaul.report.report import Downtime, Drained, Report, Round, Slowdown, SlowStep
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Connecting",
     "CutoverStarted",
     "Downtime",
+    "Drained",
+    "Draining",
     "Event",
     "Failed",
     "Finished",

@@ -10,13 +10,15 @@ import msgspec
 
 from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
-from phaul.report.report import Report, Round
+from phaul.report.report import Drained, Report, Round
 
 __all__ = [
     "Checked",
     "Connected",
     "Connecting",
     "CutoverStarted",
+    "Drained",
+    "Draining",
     "Event",
     "EventHandler",
     "Failed",
@@ -135,6 +137,13 @@ class Running(_Event, frozen=True, kw_only=True, tag="running"):
     pid: int
 
 
+class Draining(_Event, frozen=True, kw_only=True, tag="draining"):
+    """It runs, and its memory comes: pages that were left out of the restore, and those given."""
+
+    pages: int
+    given: int
+
+
 class Finished(_Event, frozen=True, kw_only=True, tag="finished"):
     """The last event of a migration that went well."""
 
@@ -165,6 +174,8 @@ Event = (
     | Held
     | SourceGone
     | Running
+    | Draining
+    | Drained
     | Finished
     | Failed
 )

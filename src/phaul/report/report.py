@@ -11,7 +11,7 @@ from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
 from phaul.report.units import duration, plural
 
-__all__ = ["PAGE_SIZE", "Downtime", "Report", "Round", "SlowStep", "Slowdown", "Way"]
+__all__ = ["PAGE_SIZE", "Downtime", "Drained", "Report", "Round", "SlowStep", "Slowdown", "Way"]
 
 PAGE_SIZE: Final = 4096
 _MIB: Final = 1 << 20
@@ -125,14 +125,25 @@ class Slowdown(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Drained(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="drained"):
+    """All memory is in that a lazy restore left out: `pages` of it were asked for, in `seconds`.
+
+    An event of its own, and a part of the report.
+    """
+
+    pages: int
+    seconds: float
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one finished migration.
 
     `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
     `policy.StopReason`, `explanation` says it in words.  `final.begun_s` is when the cutover began.
-    `slowdown` is None where the process was not slowed down.
-    What only the command knows has a default: the migration's `id`, both hosts' names and their
-    CRIUs, `started_unix` (seconds since the epoch), what preflight found, and the plan.
+    `slowdown` is None where the process was not slowed down.  `lazy` says that the memory came in
+    when the process ran already, `drained` how; it is None if that was not waited for.  What only
+    the command knows has a default: the migration's `id`, both hosts' names and their CRIUs,
+    `started_unix` (seconds since the epoch), what preflight found, and the plan.
     """
 
     version: int = 1
@@ -157,6 +168,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     max_downtime_s: float | None = None
     findings: tuple[Finding, ...] = ()
     plan: Plan | None = None
+    lazy: bool = False
+    drained: Drained | None = None
     warnings: tuple[str, ...] = ()
 
     @property

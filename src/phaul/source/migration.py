@@ -51,6 +51,7 @@ from phaul.report.events import EventHandler
 from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
+from phaul.source.draining import follow_drain
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
 from phaul.source.ownership import Ledger
@@ -226,6 +227,7 @@ class Migration:
                             options=preflight.restore_options(),
                             framed=self._order.wishes.compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
+                            restore=self._order.wishes.restore.value,
                         ),
                         _ASK_S,
                     )
@@ -268,7 +270,10 @@ class Migration:
         warnings: tuple[str, ...] = ()
         if self._order.wishes.tcp is Tcp.KEEP:
             warnings = await unlock(images, preflight.connected_addresses)
-        warnings += await parting.after_commit(counterpart)
+        try:
+            drained = await follow_drain(counterpart, self._telling, peer)
+        finally:
+            warnings += await parting.after_commit(counterpart)
         shutil.rmtree(images, ignore_errors=True)  # without the memory they are of no use
         return msgspec.structs.replace(
             report,
@@ -282,6 +287,8 @@ class Migration:
             max_downtime_s=self._max_downtime_s,
             findings=self.findings,
             plan=self.plan,
+            lazy=counterpart.lazy,
+            drained=drained,
             warnings=warnings,
         )
 

@@ -10,6 +10,8 @@ from phaul.report import (
     Connecting,
     CutoverStarted,
     Downtime,
+    Drained,
+    Draining,
     Event,
     Failed,
     Finished,
@@ -71,6 +73,8 @@ EVENTS: list[tuple[Event, str]] = [
     (Held(seconds=0.5), "held"),
     (SourceGone(), "source-gone"),
     (Running(host="b", pid=1), "running"),
+    (Draining(pages=7, given=3), "draining"),
+    (Drained(pages=7, seconds=0.5), "drained"),
     (Finished(report=REPORT), "finished"),
     (Failed(kind="Cancelled", message="x", fate="y", exit_code=130), "failed"),
 ]

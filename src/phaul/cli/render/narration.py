@@ -13,6 +13,8 @@ from phaul.report import (
     Connected,
     Connecting,
     CutoverStarted,
+    Drained,
+    Draining,
     Event,
     Held,
     Planned,
@@ -24,6 +26,7 @@ from phaul.report import (
     SourceGone,
     Started,
 )
+from phaul.report.report import PAGE_SIZE
 from phaul.report.units import clean, duration, size, slowed
 
 __all__ = ["Narrator"]
@@ -89,6 +92,10 @@ class Narrator:
                 return f"cutover   gone from here; it is {self._there}'s now"
             case Running(host=host, pid=pid) if self._verbose:
                 return f"cutover   running on {clean(host)}, PID {pid}"
+            case Draining(pages=pages, given=given) if self._verbose > 1:
+                return f"memory    {size(given * PAGE_SIZE)} of {size(pages * PAGE_SIZE)} are there"
+            case Drained(pages=pages, seconds=seconds) if self._verbose:
+                return f"memory    {size(pages * PAGE_SIZE)} came in {duration(seconds)}, as it ran"
             case RoundStarted(number=number) if self._verbose > 1:
                 return f"round {number} begins"
             case _:

@@ -8,6 +8,7 @@ import msgspec
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
 from phaul.report import Downtime, Report, Round
+from phaul.report.report import PAGE_SIZE
 from phaul.report.status import RoundDone
 from phaul.report.units import duration, rate, size, slowed
 
@@ -29,6 +30,9 @@ def report_text(report: Report, look: Look = PLAIN) -> str:
         *((f"round {r.number}", round_text(r, verbose=True), "dim") for r in report.rounds),
         ("final", round_text(report.final, verbose=True, dirty=False), "dim"),
     ]
+    if report.drained is not None:
+        came = f"{size(report.drained.pages * PAGE_SIZE)} in {duration(report.drained.seconds)}"
+        rows.append(("restored", f"lazily: {came} after it ran", "dim"))
     return labelled(rows, look)
 
 
