@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.workers import Workers
 from phaul.destination.chain import Chain
 from phaul.destination.lazy import LazyPages
+from phaul.pages.remote import RemotePages
 from phaul.pages.store import Index, Missing, Piece
 from tests.engine.conftest import SLOW
 
@@ -61,16 +62,28 @@ class Restored:
 
 
 @asynccontextmanager
-async def lazily(chain: Chain, images: Path, *, log_level: int = 2) -> AsyncIterator[Restored]:
-    """Restore from `images`, the last of the chain, whose earlier rounds were added."""
+async def lazily(
+    chain: Chain,
+    images: Path,
+    *,
+    log_level: int = 2,
+    remote: Callable[[Chain, Path], RemotePages] | None = None,
+) -> AsyncIterator[Restored]:
+    """Restore from `images`, the last of the chain, whose earlier rounds were added.
+
+    `remote` makes what brings the pages that were left on the source.
+    """
     async with Workers(ENGINE) as workers:
         facts = await workers.examine()
+    daemon_dir = chain.finish(images)
+    bringing = remote(chain, images) if remote else None
     pages = await LazyPages.start(
         ENGINE.program,
         chain,
-        chain.finish(images),
+        daemon_dir,
         images,
         wide=facts.version.wide_page_server,
+        remote=bringing,
         log_level=log_level,
     )
     try:
@@ -91,6 +104,8 @@ async def lazily(chain: Chain, images: Path, *, log_level: int = 2) -> AsyncIter
             await pages.guard()
             yield Restored(operation, pages, held.pid)
     finally:
+        if bringing is not None:
+            bringing.close()
         await pages.end()
         chain.close()
 

@@ -52,6 +52,8 @@ class Chain:
     files: list[int] = field(default_factory=list)
     lazy: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """After `finish`: of each process, what is left to the daemon, as (address, pages)."""
+    elsewhere: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """After `finish`: of each process, what was left on the source, as (address, pages)."""
 
     def add(self, images: Path) -> None:
         """Add a round, whose page server has ended; raises ImageError."""
@@ -81,6 +83,9 @@ class Chain:
             (daemon / memory).hardlink_to(images / memory)
             (daemon / path.name).write_bytes(encode_pagemap(for_daemon(told, _PAGES_ID)))
             self.lazy[process] = tuple((r.start, r.pages) for r in told.ranges if is_lazy(r))
+            self.elsewhere[process] = tuple(
+                (r.start, r.pages) for r in found.ranges if _WHERE[r.flags] is Where.ELSEWHERE
+            )
         return daemon
 
     def _add(self, process: int, images: Path, found: Pagemap) -> None:
