@@ -190,6 +190,41 @@ def make_chain(images: Path, last: Path) -> list[Path]:
     return rounds
 
 
+def make_hybrid(images: Path, last: Path) -> list[Path]:
+    """Make of a dump in `last` that left the memory out the end of a chain; the round before it.
+
+    Half of what was left out is in the round, and PARENT in the dump, as if it had not been written
+    to since.  The rest is in it as it was earlier, and still on the source.  The tree is frozen.
+    """
+    folder = images / "round-0"
+    folder.mkdir()
+    for path in sorted(last.glob("pagemap-[0-9]*.img")):
+        found = read_pagemap(path)
+        early: list[PageRange] = []
+        late: list[PageRange] = []
+        data = bytearray()
+        process = path.stem.removeprefix("pagemap-")
+        with Path(f"/proc/{process}/mem").open("rb", buffering=0) as memory:
+            for here in found.ranges:
+                if here.flags != PageFlags.LAZY:
+                    late.append(here)
+                    continue
+                for start, pages, owner, first in _deal(here):
+                    memory.seek(start)
+                    now = memory.read(pages * PAGE)
+                    clean = owner == 0 or first == 1
+                    data += now if clean else b"\xa5" * len(now)
+                    early.append(PageRange(start, pages, PageFlags.PRESENT | PageFlags.LAZY))
+                    flags = PageFlags.PARENT if clean else PageFlags.LAZY
+                    late.append(PageRange(start, pages, flags))
+        name = f"pages-{found.pages_id}.img"
+        (folder / path.name).write_bytes(encode_pagemap(Pagemap(found.pages_id, tuple(early))))
+        (folder / name).write_bytes(data)
+        path.write_bytes(encode_pagemap(Pagemap(found.pages_id, tuple(late))))
+    (last / "parent").symlink_to(os.path.relpath(folder, last))
+    return [folder]
+
+
 def _deal(here: PageRange) -> Iterator[tuple[int, int, int, int]]:
     """Parts of a range: address, pages, its round, the first that has an older one."""
     at, number = here.start, here.start // PAGE

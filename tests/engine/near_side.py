@@ -64,9 +64,7 @@ async def left(pid: int, images: Path) -> AsyncIterator[NearSide]:
             request = Request(
                 RequestType.DUMP, images_dir_fd=descriptor, pid=pid, log_file="dump.log"
             )
-            await post.dump(
-                request, images / "dump.log", 60 * SLOW, lambda: tree_pids(pid, Proc())
-            )
+            await post.dump(request, images / "dump.log", 60 * SLOW, lambda: tree_pids(pid, Proc()))
         await owner.lock()
         yield NearSide(post, owner, pid, images)
     finally:

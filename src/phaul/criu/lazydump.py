@@ -18,20 +18,45 @@ Nothing listens anywhere: CRIU serves on a socket that it inherits.  By RPC only
 file can say so, as `ps.fd` and `ps.address` are not looked at where pages are lazy.
 """
 
+import fcntl
 import math
 import os
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from phaul.criu.engine import Engine
 from phaul.criu.operation import NotifyHandler, Operation
 from phaul.criu.rpc import Request, Stage
 from phaul.criu.swrk import Swrk, describe_exit
-from phaul.errors import CriuError, UsageError
+from phaul.errors import CriuError, FeatureMissing, UsageError
 
-__all__ = ["LazyDump"]
+__all__ = ["PIPE", "LazyDump", "require_pipes"]
+
+PIPE: Final = 4 << 20
+"""The size of the pipes in which CRIU holds pages, in bytes: 1,024 pages each."""
+
+_F_SETPIPE_SZ: Final = 1031
+
+
+def require_pipes(host: str = "") -> None:
+    """Raise FeatureMissing unless CRIU can make its pipes as large as it needs them to serve.
+
+    It would dump all the same, and fail at the first question: when the tree is gone already.
+    """
+    ends = os.pipe()
+    try:
+        fcntl.fcntl(ends[1], _F_SETPIPE_SZ, PIPE)
+    except OSError as error:
+        raise FeatureMissing(
+            f"criu cannot hold the memory of a post-copy in pipes of 4 MiB: {error.strerror}",
+            host=host,
+            remedy=f"sysctl -w fs.pipe-max-size={PIPE}, or run phaul with CAP_SYS_RESOURCE",
+        ) from error
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 @dataclass(eq=False)
@@ -50,8 +75,10 @@ class LazyDump:
     def start(cls, engine: Engine, config_file: str | None = None) -> Self:
         """Start the worker, while the tree still runs; it costs some 5 ms.
 
-        `config_file` is the user's own, of `CriuOptions`.  Raises CriuNotFound, UsageError.
+        `config_file` is the user's own, of `CriuOptions`.  Raises CriuNotFound, FeatureMissing,
+        UsageError.
         """
+        require_pipes(engine.host)
         try:
             own = Path(config_file).read_bytes() if config_file else b""
         except OSError as error:

@@ -13,6 +13,7 @@ Until `hand_over` all can be taken back (`refuse`), as in any other cutover.  Af
 nothing that could run: whatever fails here loses memory, and never makes a second owner.
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -31,11 +32,14 @@ from phaul.errors import CriuError, PageStoreError
 from phaul.pages.remote import Backing, CriuPages, Places, Supply, TreeMemory
 from phaul.pages.store import Wire
 from phaul.subjects.proc import Proc
+from phaul.transport.beside import beside
 
 __all__ = ["PostCopy", "left_out"]
 
 _HELD: Final = PageFlags.PRESENT | PageFlags.PARENT
 _LOOK_S: Final = 1.0
+
+_logger = logging.getLogger("phaul")
 
 
 def left_out(images: Path) -> Places:
@@ -51,10 +55,10 @@ def left_out(images: Path) -> Places:
 
 
 class PostCopy:
-    """One, from before the dump on.  Whoever has it must `close` it; `supply` has its figures."""
+    """One, from before the dump on, which is `held`.  Whoever has it must `close` it."""
 
     def __init__(self, dump: LazyDump, *, wide: bool) -> None:
-        self._dump = dump
+        self.held = dump
         self._wire = Wire(wide=wide)
         self._backing: Backing | None = None
         self._supply: Supply | None = None
@@ -67,6 +71,11 @@ class PostCopy:
         `wide` is `Version.wide_page_server` of this host's CRIU.  Raises CriuNotFound, UsageError.
         """
         return cls(LazyDump.start(engine, config_file), wide=wide)
+
+    @property
+    def criu_pid(self) -> int:
+        """The CRIU that has the memory."""
+        return self.held.worker.process.pid
 
     @property
     def supply(self) -> Supply:
@@ -87,7 +96,7 @@ class PostCopy:
         The images, which have their pages files beside them, are in the directory of `log_path`.
         Raises CriuError, ImageError, PageStoreError; `close` lets the tree run on.
         """
-        await self._dump.begin(request, log_path, timeout, handler)
+        await self.held.begin(request, log_path, timeout, handler)
         inner = {_inner(pid): pid for pid in pids()}
         self._backing = TreeMemory(inner)
         self._supply = Supply(left_out(log_path.parent))
@@ -96,7 +105,7 @@ class PostCopy:
     async def refuse(self) -> None:
         """Let the tree run on here: nothing has happened.  Raises CriuDied."""
         await anyio.to_thread.run_sync(self.supply.use, None)
-        await self._dump.refuse()
+        await self.held.refuse()
 
     async def hand_over(self, kill: Callable[[], Awaitable[None]]) -> None:
         """Have the tree killed by `kill`, which looks that it is gone, and CRIU give its memory.
@@ -105,12 +114,12 @@ class PostCopy:
         """
         supply = self.supply
         await anyio.to_thread.run_sync(supply.use, None)
-        await self._dump.pass_on()
+        await self.held.pass_on()
         await kill()
-        await self._dump.serve()
+        await self.held.serve()
         if self._backing is not None:
             self._backing.close()
-        self._criu = CriuPages(self._dump.pages, self._wire)
+        self._criu = CriuPages(self.held.pages, self._wire)
         self._backing = self._criu
         supply.use(self._backing)
 
@@ -120,42 +129,46 @@ class PostCopy:
         Raises PageStoreError if the memory is lost, which the destination is told at once, or
         nobody has asked for it over any link for `patience` seconds.
         """
-        supply = self.supply
-        async with anyio.create_task_group() as group:
-
-            async def see_criu() -> None:
+        async with beside() as tasks:
+            ended = anyio.Event()
+            tasks.start_soon(self._see_criu, ended)
+            await self._see_supply(patience)
+            if self.supply.error is not None:
+                raise self.supply.error
+            if self._criu is not None:
+                await anyio.to_thread.run_sync(self.supply.use, None)
                 try:
-                    await self._dump.served()
-                except CriuError as error:
-                    lost = PageStoreError(f"{error}", host=error.host)
-                    await anyio.to_thread.run_sync(supply.fail, lost)
-
-            async def see_supply() -> None:
-                seen = time.monotonic()
-                while supply.error is None and not supply.done:
-                    with anyio.move_on_after(_LOOK_S):
-                        await anyio.wait_readable(supply.changed)
-                    supply.clear()
-                    if supply.linked:
-                        seen = time.monotonic()
-                    elif time.monotonic() > seen + patience:
-                        raise PageStoreError(
-                            f"the destination was not there for {patience:g} s; it may lack memory"
-                        )
-                if supply.error is None and self._criu is not None:
-                    await anyio.to_thread.run_sync(supply.use, None)
                     await anyio.to_thread.run_sync(self._criu.say_done)
+                    await ended.wait()
+                except PageStoreError as error:
+                    _logger.warning("all memory is over there, but %s", error.what)
 
-            try:
-                group.start_soon(see_criu)
-                await see_supply()
-            except BaseException:
-                group.cancel_scope.cancel()
-                raise
-            if supply.error is not None:
-                group.cancel_scope.cancel()
-        if supply.error is not None:
-            raise supply.error
+    async def _see_criu(self, ended: anyio.Event) -> None:
+        """Wait for CRIU's end; one that is not in order is told over there, at once."""
+        try:
+            await self.held.served()
+        except CriuError as error:
+            if self.supply.done:
+                _logger.warning("all memory is over there, but %s", error)
+            else:
+                lost = PageStoreError(f"the memory is lost: {error}", host=error.host)
+                await anyio.to_thread.run_sync(self.supply.fail, lost)
+        ended.set()
+
+    async def _see_supply(self, patience: float) -> None:
+        """Wait until the destination has all, or there is an error."""
+        supply = self.supply
+        seen = time.monotonic()
+        while supply.error is None and not supply.done:
+            with anyio.move_on_after(min(_LOOK_S, patience)):
+                await anyio.wait_readable(supply.changed)
+            supply.clear()
+            if supply.linked:
+                seen = time.monotonic()
+            elif time.monotonic() > seen + patience:
+                raise PageStoreError(
+                    f"the destination was not there for {patience:g} s; it may lack memory"
+                )
 
     async def close(self) -> None:
         """End all that is left, and reap CRIU; before `hand_over` it lets the tree run on."""
@@ -164,7 +177,7 @@ class PostCopy:
                 await anyio.to_thread.run_sync(self._supply.close)
             if self._backing is not None:
                 self._backing.close()
-            await self._dump.close()
+            await self.held.close()
 
 
 def _inner(pid: int) -> int:

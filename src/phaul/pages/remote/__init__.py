@@ -1,4 +1,4 @@
-"""Memory that is still on the source: asked for over a link, what is needed at once before the rest.
+"""Memory that is still on the source, and comes over a link: first what somebody waits for.
 
 Used in a post-copy, from the restore until the last page is in.
 

@@ -159,4 +159,3 @@ class CriuPages:
 
 def _head(asked: Message, pages: int) -> bytes:
     return Message(Kind.PAGES, asked.pagemap, asked.address, pages).encode()
-

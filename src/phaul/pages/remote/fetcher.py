@@ -53,7 +53,7 @@ class RemotePages:
         host: str = "",
     ) -> None:
         self._places = places
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._file = file
         self._patience = patience
         self._host = host
@@ -253,7 +253,7 @@ class RemotePages:
         first, offset = found[0], found[0] * PAGE
         try:
             while data:
-                count = os.pwrite(self._descriptor, data, offset)
+                count = os.pwrite(self.descriptor, data, offset)
                 data, offset = data[count:], offset + count
         except OSError as error:
             raise PageStoreError(f"what came cannot be written: {error.strerror}") from error

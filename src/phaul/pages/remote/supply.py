@@ -68,11 +68,17 @@ class Supply:
         link = self._link
         return link is not None and not link.over
 
+    @property
+    def waiting(self) -> int:
+        """How many questions wait for their answers."""
+        link = self._link
+        return 0 if link is None else len(link.urgent) + len(link.rest)
+
     def use(self, backing: Backing | None) -> None:
         """Take the pages from `backing` from now on; with None nothing is given until the next.
 
-        On return the one before is not used any more, and stays the caller's.  Blocks for as long as
-        one piece takes on the link, which is cut if that is too long.
+        On return the one before is not used any more, and stays the caller's.  Blocks while one
+        piece is under way; the link is cut if that takes too long.
         """
         if not self._turn.acquire(timeout=_STALLED_S):
             link = self._link
@@ -128,7 +134,7 @@ class Supply:
                 return  # not one of ours, or cut off: the link is of no use
             with self._news:
                 if message.kind is Kind.DONE:
-                    link.done = True
+                    self.done = link.done = True
                 elif len(link.urgent) + len(link.rest) > _MOST_WAITING:
                     return
                 else:
@@ -146,16 +152,12 @@ class Supply:
     def _answer(self, link: _Link) -> None:
         while (message := self._next(link)) is not None:
             if message.kind is Kind.DONE:
-                self.done = True
                 link.sock.sendall(message.encode())
                 return
             most = min(message.pages, MOST_GIVEN)
             part = Message(Kind.ASK, message.pagemap, message.address, most, message.urgent)
             with self._turn:
-                if self._backing is None:
-                    count = 0
-                else:
-                    count = self._backing.give(part, link.sock)
+                count = 0 if self._backing is None else self._backing.give(part, link.sock)
             self.given += count
             if count < message.pages:
                 rest = Message(
@@ -172,10 +174,12 @@ class Supply:
         """What is to be answered next, once there is something, and somebody who has the pages."""
         with self._news:
             while True:
-                if self._closed or link.over:
+                if self._closed or self._link is not link:
                     return None
                 if link.done:
                     return Message(Kind.DONE)
+                if link.over:
+                    return None
                 if self._backing is not None:
                     if link.urgent:
                         return link.urgent.popleft()
