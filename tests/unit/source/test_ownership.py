@@ -313,6 +313,19 @@ class TestGone:
         assert made.state is SourceState.DECIDED  # so no Commit is sent
 
 
+@pytest.mark.parametrize("second_lock", [True, False])
+async def test_it_is_killed_by_us_where_criu_does_it_later(
+    second_lock: bool, subject: Subject, ledger: Ledger, lock: Lock
+) -> None:
+    made = await locked(subject, ledger, second_lock=second_lock)
+    made.decide()
+    await made.kill()
+    assert made.state is SourceState.GONE
+    until(lambda: not running(subject.pid))
+    assert [step for step, _ in lock.done[2:]] == ["kill"] * second_lock
+    await made.tidy()
+
+
 def incarnations(*pids: int) -> tuple[Incarnation, ...]:
     found = [Incarnation.of(pid) for pid in pids]
     return tuple(one for one in found if one is not None)
