@@ -19,12 +19,13 @@ from typing import Any
 
 import anyio
 
+from phaul.criu.workers import Workers
 from phaul.destination.chain import Chain
 from phaul.errors import PhaulError
 from phaul.pages.remote import Places, RemotePages
 from phaul.pages.store import Index
 from tests.engine.conftest import SLOW
-from tests.engine.lazy_restore import Restored, lazily
+from tests.engine.lazy_restore import ENGINE, Restored, lazily
 
 _MOST = 1 << 16
 
@@ -70,6 +71,8 @@ def far_side() -> Iterator[FarSide]:
                 stdin=subprocess.DEVNULL,
             )
         try:
+            ours.settimeout(60 * SLOW)
+            assert json.loads(ours.recv(_MOST))["what"] == "there"
             yield FarSide(ours)
         finally:
             ours.close()
@@ -104,6 +107,9 @@ class _Side:
         return found
 
     async def run(self) -> None:
+        async with Workers(ENGINE) as workers:
+            await workers.examine()
+        self.say("there")
         while (told := await self.told()) is not None:
             if told["do"] == "restore":
                 await self.restore(told)

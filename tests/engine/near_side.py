@@ -11,6 +11,7 @@ import anyio
 from phaul.criu.operation import directory_fd
 from phaul.criu.rpc import Request, RequestType
 from phaul.criu.workers import Workers
+from phaul.protocol.ownership import SourceState
 from phaul.source.ownership import Ownership
 from phaul.source.postcopy import PostCopy
 from phaul.subjects.proc import Proc
@@ -43,10 +44,13 @@ class NearSide:
         """The commit: what was the process is gone from here."""
         self.owner.decide()
         await self.post.hand_over(self.owner.kill)
-        assert copies_of(self.pid) == [] or self.pid not in copies_of(self.pid)
+        assert self.owner.state is SourceState.GONE
 
     async def drained(self) -> None:
-        """Until nobody needs this side any more."""
+        """Until nobody needs this side any more, and the last of the tree is dead."""
+        with anyio.fail_after(20 * SLOW):
+            while self.pid in copies_of(self.pid):
+                await anyio.sleep(0.001)
         await self.post.drained(PATIENCE_S * SLOW)
 
 

@@ -239,11 +239,15 @@ class Ownership:
     async def kill(self) -> None:
         """Kill the tree, which was decided, before CRIU does, and look that it is gone.
 
-        For a post-copy, in which CRIU would do it only when it has given all memory.  Raises
+        For a post-copy, in which CRIU would do it only when it has given all memory.  What has got
+        its SIGKILL is gone; that its memory is taken down is waited for by `tidy`.  Raises
         OutcomeUnknown if it cannot be killed.
         """
         with anyio.CancelScope(shield=True):
-            await self._end()
+            for one in self._tree:
+                one.signal(signal.SIGKILL)
+            if tree_left(self._tree) is not Tree.GONE:
+                await self._end()
         self._owner.gone()
 
     async def _end(self) -> None:

@@ -110,9 +110,12 @@ class PostCopy:
     async def hand_over(self, kill: Callable[[], Awaitable[None]]) -> None:
         """Have the tree killed by `kill`, which looks that it is gone, and CRIU give its memory.
 
-        Raises CriuError, and what `kill` raises.  If it was not killed, `close` lets it run on.
+        Raises CriuError, PageStoreError, and what `kill` raises.  A tree that was not killed is let
+        run on by `close`.
         """
         supply = self.supply
+        if supply.error is not None:
+            raise supply.error
         await anyio.to_thread.run_sync(supply.use, None)
         await self.held.pass_on()
         await kill()

@@ -16,29 +16,7 @@ from phaul.criu.lazydump import LazyDump, require_pipes
 from phaul.criu.operation import directory_fd
 from phaul.criu.rpc import CriuOptions, Request, RequestType
 from phaul.errors import CriuDied, CriuError, CriuNotFound, FeatureMissing, UsageError
-
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = f"""
-import os, socket, sys
-sys.path[:0] = [{str(ROOT / "src")!r}, *{[p for p in sys.path if "site-packages" in p]!r}]
-from phaul.criu.messages import message_class
-rpc = socket.socket(fileno=int(sys.argv[2]))
-def receive():
-    return message_class("Request").FromString(rpc.recv(1 << 16))
-def say(**fields):
-    rpc.send(message_class("Response")(**fields).SerializeToString())
-def hold(script):
-    answer = message_class("Response")(type=6, success=True)
-    answer.notify.script = script
-    rpc.send(answer.SerializeToString())
-    return receive().notify_success
-opts = receive().opts
-told = open(opts.config_file).read().split()
-pages = socket.socket(fileno=int(told[-1]))
-def end(success):
-    say(type=1, success=success)
-    sys.exit(0 if success else 1)
-"""
+from tests.unit.lazy_criu import lazy_criu
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +28,8 @@ def _pipes(monkeypatch: pytest.MonkeyPatch) -> None:
 async def begun(
     folder: Path, body: str, options: CriuOptions | None = None
 ) -> AsyncIterator[LazyDump]:
-    path = folder / "criu.py"
-    path.write_text(PROGRAM + body)
     options = options or CriuOptions()
-    engine = Engine([sys.executable, "-S", str(path)], "here")
-    dump = LazyDump.start(engine, options.config_file)
+    dump = LazyDump.start(lazy_criu(folder, body), options.config_file)
     try:
         with directory_fd(folder) as descriptor:
             request = Request(

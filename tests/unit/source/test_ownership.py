@@ -322,8 +322,22 @@ async def test_it_is_killed_by_us_where_criu_does_it_later(
     await made.kill()
     assert made.state is SourceState.GONE
     until(lambda: not running(subject.pid))
-    assert [step for step, _ in lock.done[2:]] == ["kill"] * second_lock
     await made.tidy()
+    assert [step for step, _ in lock.done[2:]] == ["kill"] * second_lock
+
+
+async def test_what_does_not_die_by_us_is_killed_by_the_lock(
+    subject: Subject, ledger: Ledger, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await locked(subject, ledger)
+    made.decide()
+    monkeypatch.setattr(Incarnation, "signal", lambda *_: False)
+    lock.fails["kill"] = CgroupError("it does not die")
+    with pytest.raises(OutcomeUnknown, match="cannot be killed: it does not die"):
+        await made.kill()
+    lock.fails.clear()
+    await made.kill()
+    assert made.state is SourceState.GONE
 
 
 def incarnations(*pids: int) -> tuple[Incarnation, ...]:

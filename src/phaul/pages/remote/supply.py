@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -110,9 +111,8 @@ class Supply:
             self._fail(link, self.error)
         self._tell()
 
-    def _run(self, target: object, link: _Link) -> None:
+    def _run(self, target: Callable[[_Link], None], link: _Link) -> None:
         try:
-            assert callable(target)
             target(link)
         except PageStoreError as error:
             self._fail(link, error)

@@ -168,7 +168,7 @@ def test_a_link_that_breaks_in_the_middle_of_an_answer(server: Server) -> None:
 
         thread = threading.Thread(target=hear_a_part)
         thread.start()
-        with pytest.raises(OSError, match="pipe|reset"):
+        with pytest.raises(OSError, match=r"pipe|reset"):
             server.pages.give(ask(MOST_GIVEN), ours)
         thread.join(20)
     ours, theirs = socket.socketpair()
