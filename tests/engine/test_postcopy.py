@@ -14,6 +14,8 @@ from phaul.criu.lazydump import PIPE
 from phaul.errors import PageStoreError
 from phaul.pages.remote import CriuPages
 from phaul.pages.remote.link import Message
+from phaul.subjects.proc import Proc
+from phaul.subjects.tree import tree_pids
 from tests.engine.conftest import SLOW, StartVictim, copies_of, counts_on
 from tests.engine.far_side import FarSide, far_side
 from tests.engine.groups import groups_left, seen_counter, stands_still
@@ -99,6 +101,33 @@ async def begin(near: NearSide, far: FarSide, *, sweep: bool) -> socket.socket:
     far.tell("release")
     await far.hear("running")
     return link
+
+
+def listens(pid: int) -> bool:
+    """Whether one of a process's sockets takes connections from the network."""
+    own = {os.readlink(found) for found in Path(f"/proc/{pid}/fd").iterdir()}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
+                return True
+    return False
+
+
+def test_nothing_listens_and_the_dead_tree_stays_dead(victim: StartVictim, tmp_path: Path) -> None:
+    before = victim("tree", "--dir", tmp_path)
+
+    async def step(near: NearSide, far: FarSide, before: Victim) -> None:
+        pids = tree_pids(before.pid, Proc())
+        with await begin(near, far, sweep=False):
+            assert not listens(near.post.criu_pid)
+            far.tell("sweep")
+            await near.drained()
+            await far.hear("drained")
+        states = [found.state for pid in pids if (found := Proc().process(pid))]
+        assert set(states) <= {"Z"}
+
+    play(before, tmp_path, step)
 
 
 async def state(far: FarSide, upto: int) -> int:
