@@ -105,7 +105,7 @@ async def begin(near: NearSide, far: FarSide, *, sweep: bool) -> socket.socket:
 
 def listens(pid: int) -> bool:
     """Whether one of a process's sockets takes connections from the network."""
-    own = {os.readlink(found) for found in Path(f"/proc/{pid}/fd").iterdir()}
+    own = {str(found.readlink()) for found in Path(f"/proc/{pid}/fd").iterdir()}
     for name in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
             words = line.split()

@@ -233,7 +233,7 @@ class Custody:
         """Lay RELEASING ready, for a disk that is full when it has to be written."""
         laid = msgspec.structs.replace(self.record, state=DestinationState.RELEASING)
         try:
-            await in_thread(partial(self._journal.lay, laid, sync=False))
+            await in_thread(self._journal.lay, laid)
         except StateError as error:
             _logger.warning("%s", error)
 
