@@ -349,33 +349,6 @@ class TestGone:
         assert made.state is SourceState.DECIDED  # so no Commit is sent
 
 
-@pytest.mark.parametrize("second_lock", [True, False])
-async def test_it_is_killed_by_us_where_criu_does_it_later(
-    second_lock: bool, subject: Subject, ledger: Ledger, lock: Lock
-) -> None:
-    made = await locked(subject, ledger, second_lock=second_lock)
-    made.decide()
-    await made.kill()
-    assert made.state is SourceState.GONE
-    until(lambda: not running(subject.pid))
-    await made.tidy()
-    assert [step for step, _ in lock.done[2:]] == ["kill"] * second_lock
-
-
-async def test_what_does_not_die_by_us_is_killed_by_the_lock(
-    subject: Subject, ledger: Ledger, lock: Lock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = await locked(subject, ledger)
-    made.decide()
-    monkeypatch.setattr(Incarnation, "signal", lambda *_: False)
-    lock.fails["kill"] = CgroupError("it does not die")
-    with pytest.raises(OutcomeUnknown, match="cannot be killed: it does not die"):
-        await made.kill()
-    lock.fails.clear()
-    await made.kill()
-    assert made.state is SourceState.GONE
-
-
 def incarnations(*pids: int) -> tuple[Incarnation, ...]:
     found = [Incarnation.of(pid) for pid in pids]
     return tuple(one for one in found if one is not None)
