@@ -68,7 +68,8 @@ class PostCopy:
     def start(cls, engine: Engine, *, wide: bool, config_file: str | None = None) -> Self:
         """Start the CRIU that is going to dump, while the tree runs.
 
-        `wide` is `Version.wide_page_server` of this host's CRIU.  Raises CriuNotFound, UsageError.
+        `wide` is `Version.wide_page_server` of this host's CRIU.  Raises what `LazyDump.start`
+        does.
         """
         return cls(LazyDump.start(engine, config_file), wide=wide)
 
@@ -94,7 +95,7 @@ class PostCopy:
         """Freeze and dump the tree, whose PIDs are then `pids()`; on return it can be restored.
 
         The images, which have their pages files beside them, are in the directory of `log_path`.
-        Raises CriuError, ImageError, PageStoreError; `close` lets the tree run on.
+        Raises CriuError, ImageError; `close` lets the tree run on.
         """
         await self.held.begin(request, log_path, timeout, handler)
         inner = {_inner(pid): pid for pid in pids()}
@@ -118,8 +119,9 @@ class PostCopy:
             raise supply.error
         await anyio.to_thread.run_sync(supply.use, None)
         await self.held.pass_on()
-        await kill()
-        await self.held.serve()
+        with anyio.CancelScope(shield=True):
+            await kill()
+            await self.held.serve()
         if self._backing is not None:
             self._backing.close()
         self._criu = CriuPages(self.held.pages, self._wire)

@@ -41,25 +41,24 @@ class Backing(Protocol):
 
 
 class TreeMemory:
-    """The memory of a tree that stands still, by /proc/PID/mem; `pids` are by page map."""
+    """The memory of a tree that stands still, by /proc/PID/mem; `pids` are by page map.
+
+    Opened anew for each question: a restore asks for a few pages of a few processes.
+    """
 
     def __init__(self, pids: Mapping[int, int]) -> None:
-        self._files: dict[int, int] = {}
-        try:
-            for pagemap, pid in pids.items():
-                with suppress(ProcessLookupError):  # a zombie has no memory
-                    self._files[pagemap] = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            self.close()
-            raise PageStoreError(
-                f"the memory of PID {pid} cannot be read: {error.strerror}"
-            ) from error
+        self._pids = pids
 
     def give(self, asked: Message, link: socket.socket) -> int:
         """Send what was asked for; see `Backing`."""
         size = asked.pages * PAGE
         try:
-            data = os.pread(self._files[asked.pagemap], size, asked.address)
+            path = f"/proc/{self._pids[asked.pagemap]}/mem"
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(file, size, asked.address)
+            finally:
+                os.close(file)
         except (OSError, OverflowError, KeyError) as error:
             raise PageStoreError(
                 f"process {asked.pagemap} cannot be read at {asked.address:#x}: {error}"
@@ -71,9 +70,7 @@ class TreeMemory:
         return asked.pages
 
     def close(self) -> None:
-        """Close the files; see `Backing`."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        """It holds nothing; see `Backing`."""
 
 
 class CriuPages:
