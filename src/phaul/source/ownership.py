@@ -242,15 +242,32 @@ class Ownership:
         if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
             return False
         if left is not Tree.GONE:
-            try:
-                await end_rest(self._tree, self._groups, self._lock)
-            except PhaulError as error:
-                raise OutcomeUnknown(
-                    f"what is left of the process cannot be killed: {error.what}",
-                    fate=self._subject.fate(),
-                ) from error
+            await self._end()
         self._owner.gone()
         return True
+
+    async def kill(self) -> None:
+        """Kill the tree, which was decided, before CRIU does, and look that it is gone.
+
+        For a post-copy, in which CRIU would do it only when it has given all memory.  What has got
+        its SIGKILL is gone; that its memory is taken down is waited for by `tidy`.  Raises
+        OutcomeUnknown if it cannot be killed.
+        """
+        with anyio.CancelScope(shield=True):
+            for one in self._tree:
+                one.signal(signal.SIGKILL)
+            if tree_left(self._tree) is not Tree.GONE:
+                await self._end()
+        self._owner.gone()
+
+    async def _end(self) -> None:
+        try:
+            await end_rest(self._tree, self._groups, self._lock)
+        except PhaulError as error:
+            raise OutcomeUnknown(
+                f"what is left of the process cannot be killed: {error.what}",
+                fate=self._subject.fate(),
+            ) from error
 
     async def tidy(self) -> tuple[PhaulError, ...]:
         """Remove what the second lock has left behind; returns what failed."""
