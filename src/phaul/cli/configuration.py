@@ -56,6 +56,7 @@ ABOUT: Final = {
     "max-rounds": "the most rounds of the pre-copy",
     "compress": "whether the memory is compressed on its way",
     "restore": "whether the memory is restored when the process runs, or before it does",
+    "post-copy": "no rounds: the process moves at once, and its memory follows",
     "tcp": "what becomes of established TCP connections; without it a tree with some is refused",
     "allow": "ids of checks whose refusal is only a warning",
     "keep-images": "keep the images when all is over",
@@ -101,6 +102,7 @@ class Settings(
     max_rounds: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     compress: Compress | None = None
     restore: Restoring | None = None
+    post_copy: bool | None = None
     tcp: Tcp | None = None
     allow: tuple[str, ...] | None = None
     keep_images: bool | None = None

@@ -18,6 +18,7 @@ from phaul.report import (
     Checked,
     Connected,
     CutoverStarted,
+    Draining,
     Event,
     Planned,
     Report,
@@ -73,6 +74,8 @@ class Running:
         self._under_way = Standing(state=self._state)
         self._round_begun = 0.0
         self._share = 1.0
+        self._runs_there = ""
+        """The other host, once the process runs there and needs memory from here."""
 
     def run(self) -> Report | None:
         """Move the process; raises PhaulError, whose exit code is then in `exit_code`."""
@@ -142,6 +145,11 @@ class Running:
                 self._signal = self._signal or number
                 if self.cancel():
                     self._progress.line("cancelling")
+                elif self._runs_there:
+                    self._progress.line(
+                        f"too late to cancel: it runs on {self._runs_there}, and its memory is "
+                        "still needed here; who ends this now loses the process"
+                    )
                 else:
                     self._progress.line("too late to cancel: the process is being handed over")
 
@@ -160,6 +168,8 @@ class Running:
                     sent_bytes=event.sent_bytes,
                     expected_bytes=event.expected_bytes,
                 )
+            case Draining(follows=True):
+                self._runs_there = self.migration.peer
             case SlowedDown(share=share):
                 self._share = share
             case RoundFinished(round=done):

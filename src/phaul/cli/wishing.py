@@ -32,7 +32,7 @@ _OPTIONS: Final = (
         "--on-timeout",
         type=OneOf(OnTimeout),
         help="What to do if the downtime is not to be had, or not in time; throttle slows the "
-        "process down, as little as will do (cancel).",
+        "process down, as little as will do, postcopy moves it and lets the rest follow (cancel).",
     ),
     click.option("--bandwidth", type=RATE, help="Send no more than that a second (100M, 1Gbit)."),
     click.option("--max-rounds", type=click.IntRange(1), help="The most rounds (16)."),
@@ -41,6 +41,12 @@ _OPTIONS: Final = (
         "--restore",
         type=OneOf(Restoring),
         help="Bring the memory in when the process runs there, or in full before (auto).",
+    ),
+    click.option(
+        "--post-copy",
+        is_flag=True,
+        default=None,
+        help="No rounds: it moves at once, its memory follows.  Both hosts are needed until then.",
     ),
     click.option(
         "--tcp",

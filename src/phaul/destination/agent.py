@@ -71,6 +71,8 @@ class Agent:
         self._engine = Engine(tuple(criu), host_name())
         self._examination = examination
         self._memory: socket.socket | None = None
+        self._links: list[socket.socket] = []
+        self._settled = Path()
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
         self._session: DestinationSession | None = None
@@ -109,10 +111,18 @@ class Agent:
                 await session.stop_iteration()
                 if session.last_images_dir is not None:
                     self._require_custody().written(session.last_images_dir)
+            case m.Follow():
+                await self._require_session().follow()
             case m.Restore():
                 return await self._require_custody().restore()
             case m.Ask():
                 return await self._settle(request)
+            case m.Attach() if self._settler is not None:
+                await self._attach()
+            case m.Drain() if self._settler is not None:
+                from phaul.destination.remaining import drain
+
+                return await drain(self._settled)
             case m.Bye() if self._settler is None:
                 self._told = True
                 await self.close()
@@ -174,8 +184,9 @@ class Agent:
                 elif session is not None:
                     await session.close(keep_logs=False)
             finally:
-                if self._memory is not None:
-                    self._memory.close()
+                for sock in (self._memory, *self._links):
+                    if sock is not None:
+                        sock.close()
                 if incoming is not None:
                     incoming.close()
 
@@ -296,7 +307,20 @@ class Agent:
             if self._said is None or not self._said.settle:
                 raise UsageError("this is a migration of its own", host=self._engine.host)
             self._settler = await find(self._base, ask, self._engine, self._tasks)
-        return await self._settler.ask(ask)
+        answer = await self._settler.ask(ask)
+        if isinstance(answer, m.Standing) and answer.path:
+            from phaul.destination.remaining import with_memory
+
+            self._settled = Path(answer.path)
+            return await with_memory(answer, self._settled)
+        return answer
+
+    async def _attach(self) -> None:
+        """Hand this connection's memory channel to the keeper of what is settled."""
+        from phaul.destination.remaining import bring_link
+
+        self._links.append(await self._end.accept_memory(_MEMORY_S))
+        await bring_link(self._settled, self._links[-1].fileno(), self._engine.host)
 
     def _require_session(self) -> "DestinationSession":
         if self._session is None:

@@ -138,6 +138,7 @@ class Custody:
                 cage=self._cage.groups if self._cage is not None else (),
                 images=f"images/{folder.name}",
                 state=DestinationState.READY,
+                follows=session.follows,
             )
             journalled = anyio.Event()
             failed: list[StateError] = []
@@ -215,9 +216,7 @@ class Custody:
                 try:
                     await self._let_go()
                 except BaseException as error:
-                    self._owner.lapse()
-                    self._change(state=DestinationState.IMAGES, unsure=True)
-                    self._note()
+                    self._lapse(unsure=True)
                     try:
                         await end_copy(self.record, self._engine.host)
                     except StateError as also:
@@ -351,9 +350,18 @@ class Custody:
             except (PhaulError, TimeoutError) as error:
                 _logger.warning("while the copy was ended: %s", error)
                 await end_copy(self.record, self._engine.host)
-            self._owner.lapse()
-            self._change(state=DestinationState.IMAGES)
-            self._note()
+            self._lapse()
+
+    def _lapse(self, *, unsure: bool = False) -> None:
+        """The copy has ended: what it can be restored from is kept, if it can be."""
+        self._owner.lapse()
+        if self.record.follows:
+            self._owner.discard()
+            self._forget()
+            self.settled.set()
+            return
+        self._change(state=DestinationState.IMAGES, unsure=unsure)
+        self._note()
 
     async def end(self, *, told: bool, keep_images: bool) -> None:
         """Remove what nobody needs; `told` says that the source knows how it ended.

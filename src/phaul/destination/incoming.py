@@ -7,6 +7,8 @@ its agent lives:
     images/N/       what a round, or the final dump, has brought
     socket          where the agent of a later connection settles it
     keeper          locked while lazily restored memory still comes from the images
+    memory          where the keeper is asked, if memory follows from the source
+    LOST            why a process was ended that ran here: its memory did not come
 
 What a killed agent left is removed by the next one, unless the journal says that the process may
 have to be restored from it, or that it runs and the source may not know; and unless its memory
@@ -36,13 +38,17 @@ __all__ = [
     "base_directory",
     "is_locked",
     "keeps",
+    "lost",
+    "note_lost",
     "require_ours",
 ]
 
 BASE: Final = Path("/var/lib/phaul/incoming")
 SOCKET: Final = "socket"
 _KEEP: Final = "KEEP"
+_LOST: Final = "LOST"
 _KEEPER: Final = "keeper"
+_MOST_WORDS: Final = 2000
 _AGENT_ENDS_S: Final = 10.0
 _KNOWN_S: Final = 7 * 86_400.0
 """So long it is remembered that a process runs here, for a source that did not hear it."""
@@ -149,7 +155,8 @@ class Keeping:
             record = Journal(self.path, DestinationRecord).read()
             runs = record is not None and record.state is DestinationState.RUNNING
             if failed and runs:
-                _note(self.path, f"its memory did not come, so it was ended: {failed}")
+                assert record is not None
+                note_lost(self.path, failed, follows=record.follows)
             elif (self.path / _KEEP).exists():
                 pass
             elif record is None or (runs and told):
@@ -183,6 +190,28 @@ def keeps(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def note_lost(path: Path, failed: str, *, follows: bool) -> None:
+    """Have it known that the process was ended, as its memory did not come.
+
+    What it was when it was frozen stays, unless memory `follows`: that is nowhere any more.
+    """
+    with contextlib.suppress(OSError):
+        (path / _LOST).write_text(failed[:_MOST_WORDS])
+    if follows:
+        shutil.rmtree(path / "images", ignore_errors=True)
+    else:
+        _note(path, f"its memory did not come, so it was ended: {failed}")
+
+
+def lost(path: Path) -> str:
+    """Why a process that ran here was ended, as its memory did not come; "" if it was not."""
+    try:
+        with (path / _LOST).open() as file:
+            return file.read(_MOST_WORDS)
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)

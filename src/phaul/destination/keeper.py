@@ -9,6 +9,7 @@ and the last to be killed when memory runs out; signals that ask to end are not 
                     after it         it goes on until all is in, or the tree is gone; then it ends
     the daemon or the store fails    the tree is ended, before anything is closed that it would
                                      read zeros without
+    the source is lost               the same, if memory still follows from there (`following`)
 
 From Guard until it ends it holds a lock in the migration's directory: `incoming.keeps`.  What is in
 there is removed by whoever is the last, by the journal.
@@ -28,6 +29,7 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul.destination.chain import Chain
 from phaul.destination.ending import end_tree
+from phaul.destination.following import Following
 from phaul.destination.incoming import Keeping
 from phaul.destination.lazy import Drained, LazyPages
 from phaul.destination.warden import Warden
@@ -64,6 +66,7 @@ class Keeper:
         self._newest = -1
         self._daemon_dir: Path | None = None
         self._pages: LazyPages | None = None
+        self._following = Following()
         self._tree: list[Incarnation] = []
         self._stage = k.Stage.BEFORE
         self._settled = anyio.Event()
@@ -72,8 +75,7 @@ class Keeper:
         self._keeping: Keeping | None = None
         self._failure: Failed | None = None
         """Why the memory did not come."""
-        self._left: k.Leave | None = None
-        """The agent's last word."""
+        self._told = False
 
     async def run(self) -> None:
         """Serve until the agent is gone, and see the memory through; all of it has ended then."""
@@ -85,26 +87,32 @@ class Keeper:
                     tasks.cancel_scope.cancel()
                 else:
                     await self._outlast()
+                    tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 if self._pages is not None:
                     if self._stage is k.Stage.DRAINING:
                         await self._fail(PageStoreError("the keeper failed"), self._pages)
+                    self._following.close()
                     await self._pages.end()
+            self._following.close()
             self._chain.close()
 
     async def _serve(self, tasks: TaskGroup) -> None:
         await self._say(k.Here(pid=os.getpid()))
         while True:
             await anyio.wait_readable(self._control)
-            packet = self._control.recv(k.MAX_PACKET)
+            packet, descriptors, _, _ = socket.recv_fds(self._control, k.MAX_PACKET, 1)
             if not packet:
                 return
             answer: k.KeeperAnswer
             try:
-                answer = await self._handle(k.decode_request(packet), tasks)
+                answer = await self._handle(k.decode_request(packet), tasks, descriptors)
             except Exception as error:  # all that goes wrong is told
                 answer = from_error(error)
+            finally:
+                while descriptors:
+                    os.close(descriptors.pop())
             await self._say(answer)
 
     async def _say(self, answer: k.KeeperAnswer) -> None:
@@ -116,8 +124,12 @@ class Keeper:
             except BlockingIOError:
                 await anyio.wait_writable(self._control)
 
-    async def _handle(self, request: k.KeeperRequest, tasks: TaskGroup) -> k.KeeperAnswer:
+    async def _handle(
+        self, request: k.KeeperRequest, tasks: TaskGroup, descriptors: list[int]
+    ) -> k.KeeperAnswer:
         match request:
+            case k.Attach():
+                await in_thread(self._following.attach, descriptors)
             case k.Add(folder=folder):
                 if int(folder) <= self._newest:
                     raise ProtocolError(f"round {folder} comes after round {self._newest}")
@@ -125,7 +137,8 @@ class Keeper:
                 await in_thread(self._chain.add, self._images(folder))
             case k.Finish(folder=folder):
                 self._daemon_dir = await in_thread(self._chain.finish, self._images(folder))
-                return k.Counted(pages=self._chain.lazy_pages)
+                elsewhere = sum(n for of in self._chain.elsewhere.values() for _, n in of)
+                return k.Counted(pages=self._chain.lazy_pages, elsewhere=elsewhere)
             case k.Start(folder=folder, wide=wide):
                 await self._start(self._images(folder), wide)
             case k.Guard(pid=pid):
@@ -134,11 +147,13 @@ class Keeper:
                 standing = await self._look(wait_ms / 1000)
                 if release and standing.failure is None:
                     self._set_released(True)
+                    self._following.sweep()
                 return standing
             case k.GiveUp():
                 self._set_released(False)
-            case k.Leave():
-                self._left = request
+            case k.Leave(told=told):
+                # What the source knows it knows, whoever says it.
+                self._told = self._told or told
         return Done()
 
     def _set_released(self, released: bool) -> None:
@@ -152,7 +167,12 @@ class Keeper:
         if self._daemon_dir is None or self._pages is not None:
             raise UsageError("Start comes once, after Finish")
         self._pages = await LazyPages.start(
-            self._program, self._chain, self._daemon_dir, work_dir, wide=wide
+            self._program,
+            self._chain,
+            self._daemon_dir,
+            work_dir,
+            wide=wide,
+            remote=self._following.begin(self._chain, work_dir),
         )
 
     async def _guard(self, pid: int, tasks: TaskGroup) -> None:
@@ -168,6 +188,11 @@ class Keeper:
         self._stage = k.Stage.DRAINING
         tasks.start_soon(self._drain, self._pages)
 
+        async def answer(request: k.KeeperRequest, descriptors: list[int]) -> k.KeeperAnswer:
+            return await self._handle(request, tasks, descriptors)
+
+        await self._following.listen(self._incoming, tasks, answer)
+
     def _note_tree(self, root: int) -> None:
         found = (Incarnation.of(pid) for pid in tree_pids(root, Proc()))
         self._tree = [one for one in found if one is not None]
@@ -175,6 +200,8 @@ class Keeper:
     async def _drain(self, pages: LazyPages) -> None:
         try:
             self._drained = await pages.wait()
+            if self._released:  # what never ran has not got its memory
+                await self._following.finish()
             self._stage = k.Stage.DRAINED
         except Exception as error:
             await self._fail(error, pages)
@@ -190,6 +217,7 @@ class Keeper:
             # One that has left the tree is not known, and waits: it may not read zeros.
             while pages.daemon.userfaults.release_unused():
                 await anyio.sleep(_HOLD_S)
+            self._following.close()
             await pages.end()
 
     async def _end_tree(self) -> None:
@@ -214,6 +242,7 @@ class Keeper:
             pages=self._chain.lazy_pages,
             given=served.pages,
             never_asked=drained.never_asked if drained else 0,
+            lacking=0 if drained else self._following.lacking,
             seconds=max(served.seconds, 0.0),
             failure=self._failure,
         )
@@ -238,7 +267,7 @@ class Keeper:
         if keeping is not None:
             with keeping:
                 keeping.leave(
-                    told=self._left is not None and self._left.told,
+                    told=self._told,
                     failed=self._failure.what if self._failure and self._released else "",
                 )
 

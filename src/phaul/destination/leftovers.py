@@ -7,6 +7,7 @@ A CRIU that is killed leaves its tasks waiting for a word of it, for good.
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,11 @@ from anyio.to_thread import run_sync as in_thread
 from phaul.destination.cage import kill_caged, leave_caged
 from phaul.destination.copy import STATISTICS
 from phaul.destination.ending import end_tree, ended
-from phaul.destination.incoming import Incoming, keeps
+from phaul.destination.following import ask_keeper
+from phaul.destination.incoming import Incoming, keeps, note_lost
 from phaul.destination.session import DestinationSession
 from phaul.errors import CgroupError, PhaulError, StateError
-from phaul.protocol.keeping import Stage
+from phaul.protocol.keeping import Leave, Stage
 from phaul.storage.journal import DestinationRecord
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
@@ -96,8 +98,12 @@ async def leave_memory(
     the copy runs.
     """
     memory = session.memory if session is not None else None
-    if memory is None:
-        return keeps(incoming.path)
+    if session is None or memory is None:
+        if not keeps(incoming.path):
+            return False
+        with suppress(PhaulError):  # one without memory that follows listens to its agent alone
+            await ask_keeper(incoming.path, Leave(told=told))
+        return True
     try:
         standing = await memory.leave(told=told)
     except PhaulError as error:
@@ -106,5 +112,8 @@ async def leave_memory(
         failed = standing.failure.what if standing.failure else ""
     if not failed:
         return standing.stage is Stage.DRAINING
-    incoming.keep(f"its memory did not come, so it was ended: {failed}")
+    if session.follows and told:
+        return False
+    note_lost(incoming.path, failed, follows=session.follows)
+    incoming.stay()
     return True

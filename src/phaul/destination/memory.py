@@ -89,6 +89,7 @@ class LazyMemory:
         self.keeper: Incarnation | None = None
         """The keeper's process, once it has said that it is there."""
         self._unfit: PhaulError | None = None
+        self._follows = False
         self.lazy = False
         """Whether the restore is a lazy one: `guard` has succeeded."""
         tasks.start_soon(self._greet)
@@ -164,14 +165,28 @@ class LazyMemory:
         except PhaulError as error:
             self._unfit = self._unfit or error
 
+    async def follow(self, link: int) -> None:
+        """What the final dump leaves out follows over `link`, which stays the caller's.
+
+        Raises what kept the keeper from being there.
+        """
+        await self.here.wait()
+        if self._unfit is not None:
+            raise self._unfit
+        await self._ask(k.Attach(), link)
+        self._follows = True
+
     async def ready(self, images: Path) -> bool:
         """Whether to restore `images` lazily: then all stands that the restore needs.
 
-        It is the first thing in the downtime that waits for the keeper.
+        It is the first thing in the downtime that waits for the keeper.  Where memory follows it
+        is either so, or an error.
         """
         try:
             lazily = await self._prepare(images)
         except PhaulError as error:
+            if self._follows:
+                raise
             _logger.warning("memory is restored in full: %s", error)
             lazily = False
         if not lazily:
@@ -181,7 +196,8 @@ class LazyMemory:
         return lazily
 
     async def _prepare(self, images: Path) -> bool:
-        if self._mode == "auto" and not self.here.is_set():
+        mode = "lazy" if self._follows else self._mode
+        if mode == "auto" and not self.here.is_set():
             return False  # a process that is moved before Python has started is a small one
         await self.here.wait()
         if self._unfit is not None:
@@ -191,7 +207,7 @@ class LazyMemory:
             raise self._confused()
         if not counted.pages:
             return False
-        if self._mode == "auto" and not worth(counted.pages, self._rate, _available()):
+        if mode == "auto" and not worth(counted.pages, self._rate, _available()):
             return False
         await self._ask(k.Start(folder=images.name, wide=self._wide))
         return True
@@ -259,11 +275,11 @@ class LazyMemory:
                 while self.keeper.alive():
                     await anyio.sleep(0.002)
 
-    async def _ask(self, request: k.KeeperRequest) -> k.KeeperAnswer:
+    async def _ask(self, request: k.KeeperRequest, *descriptors: int) -> k.KeeperAnswer:
         async with self._turn:
             with anyio.CancelScope(shield=True):  # else the next would get this one's answer
                 try:
-                    self._sock.send(k.encode(request))
+                    socket.send_fds(self._sock, [k.encode(request)], descriptors)
                 except OSError as error:
                     raise self._gone() from error
                 answer = await self._receive(_ASK_S)

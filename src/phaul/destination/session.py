@@ -80,6 +80,8 @@ class DestinationSession:
         self.memory = memory
         """Once the restore is held: what brings its memory, None if it was restored in full."""
         self._lazily = False
+        self.follows = False
+        """Whether what the final dump leaves out is still on the source."""
         self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
@@ -203,6 +205,20 @@ class DestinationSession:
                 self._iteration.server.kill()
                 await self._iteration.ended.wait()
             self._iteration = None
+
+    async def follow(self) -> None:
+        """Make ready for a final dump that leaves memory out: it follows over the channel.
+
+        Raises PageStoreError if this host cannot bring it in when the process runs.
+        """
+        if self._iteration is not None or self._copy is not None:
+            raise UsageError("a round or a restore is under way", host=self._host)
+        if self.memory is None:
+            raise PageStoreError("memory cannot be restored on demand here", host=self._host)
+        self._channel.check()
+        self._work.next()
+        self.follows = True
+        await self.memory.follow(self._channel.criu_fd)
 
     async def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""

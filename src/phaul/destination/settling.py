@@ -168,6 +168,8 @@ class _Glance:
                 elif record.state is DestinationState.RELEASING and not self._living:
                     there = record.root is not None and record.root.alive()
                     copy = Copy.RUNNING if there else Copy.UNSURE
+                if record.follows and copy in (Copy.IMAGES, Copy.UNSURE):
+                    copy = Copy.NOTHING
                 return m.Standing(copy=copy, pid=record.pid, path=str(self._path))
             case m.Bye():
                 return m.Done()
@@ -337,14 +339,14 @@ async def _after_death(record: DestinationRecord, path: Path, host: str) -> Dest
     match record.state:
         case DestinationState.READY | DestinationState.AGAIN:
             await end_copy(record, host)
-            return msgspec.structs.replace(record, state=DestinationState.IMAGES)
+            return msgspec.structs.replace(record, state=_left(record))
         case DestinationState.RELEASING:
             await criu_ended(record.cage, _CRIU_S)
             if record.images is not None and await runs(record, path / record.images):
                 await leave(record)
                 return msgspec.structs.replace(record, state=DestinationState.RUNNING)
             await end_copy(record, host)
-            return msgspec.structs.replace(record, state=DestinationState.IMAGES, unsure=True)
+            return msgspec.structs.replace(record, state=_left(record), unsure=True)
         case DestinationState.RUNNING:
             await leave(record)
             return record
@@ -353,3 +355,8 @@ async def _after_death(record: DestinationRecord, path: Path, host: str) -> Dest
             return record
         case _:
             return record
+
+
+def _left(record: DestinationRecord) -> DestinationState:
+    """What is left of a copy that has ended: nothing, where memory was still on the source."""
+    return DestinationState.DISCARDED if record.follows else DestinationState.IMAGES

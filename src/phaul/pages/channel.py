@@ -87,6 +87,10 @@ class MemoryChannel:
         """What CRIU wrote and read so far, before compression; None where nothing counts it."""
         return self._relay.memory_bytes if self._relay else None
 
+    def duplicate(self) -> socket.socket:
+        """What CRIU would get, as a socket of the caller's own."""
+        return socket.socket(fileno=os.dup(self.criu_fd))
+
     def limit(self, bandwidth: float | None) -> None:
         """Change the limit of what is sent, in bytes a second, None for none; from any thread.
 

@@ -15,6 +15,8 @@ class Way(Enum):
 
     PRE_COPY = "pre-copy"
     STOP_AND_COPY = "stop and copy"
+    POST_COPY = "post-copy"
+    HYBRID = "pre-copy, then post-copy"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,24 +3,47 @@
 Made on the source.  Pure.
 """
 
+from typing import Final
+
 from phaul.plan.plan import Plan, Way
-from phaul.plan.wishes import Wishes
-from phaul.policy.prediction import ASSUMED_BANDWIDTH, Costs, expect_rounds, stop_and_copy
+from phaul.plan.wishes import OnTimeout, Wishes
+from phaul.policy.prediction import (
+    ASSUMED_BANDWIDTH,
+    Costs,
+    expect_rounds,
+    post_copy,
+    stop_and_copy,
+)
 
 __all__ = ["make_plan"]
 
 _MIB = 1 << 20
+BOTH_NEEDED: Final = (
+    "until the last page is there both hosts are needed: a source that is lost loses the process"
+)
 
 
-def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool) -> Plan:
-    """What is going to be done; `tracked` says whether the kernel tracks dirty memory."""
+def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool, leaves_all: bool = False) -> Plan:
+    """What is going to be done; `tracked` says whether the kernel tracks dirty memory.
+
+    With `leaves_all` there are no rounds: the process moves first.
+    """
     because = [_bandwidth(costs), _restore(costs)]
-    if tracked:
+    if leaves_all:
+        way, rounds = Way.POST_COPY, 0
+        downtime = post_copy(costs)
+        seconds = downtime + costs.memory_bytes / max(costs.bandwidth, 1.0)
+        reason = "the process moves first, its memory follows when it runs there"
+        because[-1] = BOTH_NEEDED
+    elif tracked:
+        way = Way.PRE_COPY
         rounds, seconds, downtime = expect_rounds(costs, wishes.max_downtime_s, wishes.max_rounds)
         because.insert(0, _dirty(costs))
         reason = "the memory is copied while the process runs, then only what is dirty"
+        if wishes.on_timeout is OnTimeout.POSTCOPY:
+            because.append(f"if the rounds do not lead there, the rest follows: {BOTH_NEEDED}")
     else:
-        rounds = 0
+        way, rounds = Way.STOP_AND_COPY, 0
         downtime = stop_and_copy(costs)
         seconds = downtime
         reason = "the source's kernel does not track dirty memory (soft-dirty)"
@@ -29,7 +52,7 @@ def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool) -> Plan:
             f"{costs.shared_bytes / _MIB:.1f} MiB of shared memory are sent while it is down"
         )
     return Plan(
-        way=Way.PRE_COPY if tracked else Way.STOP_AND_COPY,
+        way=way,
         reason=reason,
         memory_bytes=costs.memory_bytes,
         shared_bytes=costs.shared_bytes,

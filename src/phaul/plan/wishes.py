@@ -16,11 +16,13 @@ class OnTimeout(Enum):
     """What to do when the rounds do not come to the downtime, or take longer than they may.
 
     THROTTLE slows the process down, as little as will do; where that does not help it cancels.
+    POSTCOPY cuts over, and what is dirty then follows when the process runs over there.
     """
 
     CANCEL = "cancel"
     CUTOVER = "cutover"
     THROTTLE = "throttle"
+    POSTCOPY = "postcopy"
 
 
 class Compress(Enum):
@@ -52,7 +54,8 @@ class Wishes:
     """Options of one migration; seconds, and bytes a second.
 
     `bandwidth` is a cap, None for none.  `allow` are ids of checks whose `no` is only a warning.
-    `tcp` None refuses a tree with established connections.  Raises UsageError.
+    `tcp` None refuses a tree with established connections.  With `post_copy` there are no rounds:
+    the process moves at once, and its memory follows.  Raises UsageError.
     """
 
     max_downtime_s: float = 0.3
@@ -64,6 +67,7 @@ class Wishes:
     tcp: Tcp | None = None
     keep_images: bool = False
     restore: Restoring = Restoring.AUTO
+    post_copy: bool = False
     allow: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,11 @@ class Wishes:
             raise UsageError(
                 f"{unknown[0]!r} is no check of the preflight",
                 remedy=f"one of: {', '.join(CHECKS)}",
+            )
+        if self.restore is Restoring.FULL and self.may_leave:
+            raise UsageError(
+                "memory that follows cannot be restored in full before the process runs",
+                remedy="leave out --restore full",
             )
         for name, value in (
             ("max_downtime", self.max_downtime_s),
@@ -80,3 +89,8 @@ class Wishes:
         ):
             if not value > 0:
                 raise UsageError(f"{name} is {value}, it must be more than 0")
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether memory may be left on the source, to follow."""
+        return self.post_copy or self.on_timeout is OnTimeout.POSTCOPY

@@ -175,6 +175,11 @@ def stop_and_copy(costs: Costs) -> float:
     return memory / max(costs.bandwidth, 1.0) + costs.restore_s + _FIXED_S
 
 
+def post_copy(costs: Costs) -> float:
+    """The downtime where all memory follows later but what is shared, in seconds."""
+    return costs.shared_bytes / max(costs.bandwidth, 1.0) + _LAZY_S + _FIXED_S
+
+
 def expect_rounds(costs: Costs, max_downtime_s: float, max_rounds: int) -> tuple[int, float, float]:
     """How many rounds, how many seconds, and which downtime: as if the dirty rate stayed as it is.
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from phaul.errors import UsageError
 
-__all__ = ["NO_TRACKING", "StopReason", "StopRule", "Verdict"]
+__all__ = ["NO_ROUNDS", "NO_TRACKING", "StopReason", "StopRule", "Verdict"]
 
 
 class StopReason(Enum):
@@ -25,6 +25,7 @@ class StopReason(Enum):
     TARGET = "target"
     NOT_CONVERGING = "not-converging"
     TIMEOUT = "timeout"
+    POST_COPY = "post-copy"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Verdict:
 
 NO_TRACKING: Final = Verdict(
     StopReason.NO_TRACKING, "the kernel does not track dirty memory, so there was no pre-copy"
+)
+
+
+NO_ROUNDS: Final = Verdict(
+    StopReason.POST_COPY, "no rounds were wanted: the process moves first, its memory follows"
 )
 
 

@@ -21,6 +21,7 @@ the memory goes over a channel of its own.  The source asks, the agent on the de
                                                <--  Done
     ... more rounds ...
     StartRound(n), the final dump, StopRound(n)     as above; the tree stands frozen on the source
+    or Follow, and the final dump: its memory       stays on the source, and follows when it runs
     Image(name, size), its bytes as raw frames -->  no answer: a fault is the answer to Restore
     ... more images ...
     Restore(images)                            -->  restores, holds it in `post-restore`
@@ -45,6 +46,8 @@ If the connection is lost, another one settles what is left; `settlement` says h
                                                <--  Standing(copy)
     Commit, or Discard, or Recover             -->
                                                <--  Running, Done, Ready
+    Attach, where memory still follows         -->  over this connection's memory channel
+                                               <--  Done
     Bye                                        -->
                                                <--  Done
 
@@ -61,6 +64,6 @@ from typing import Final
 
 __all__ = ["NEWEST", "OLDEST"]
 
-OLDEST: Final = 3
-NEWEST: Final = 3
+OLDEST: Final = 4
+NEWEST: Final = 4
 """The versions that this phaul speaks."""

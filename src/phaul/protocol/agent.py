@@ -11,7 +11,7 @@ that neither can be led out of turn, and the two cannot drift apart.
                                          | |     StopRound      |
                                          +-|--------------------+
                                            |
-                            Image, after a round at least
+             Follow, or an Image after a round at least
                                            |
                                            v
                                         LOADING --Restore--> HELD --Commit--> RUNNING
@@ -20,12 +20,13 @@ that neither can be led out of turn, and the two cannot drift apart.
     Discard, in all from GREETED to HELD, and again in SPENT --> SPENT
     Bye, in all but NEW and HELD --> ENDED     a copy that is held needs a decision first
 
-    GREETED --Ask--> SETTLING: Ask, Commit, Discard, Recover, as often as it wants; Bye --> ENDED
+    GREETED --Ask--> SETTLING: Ask, Commit, Discard, Recover, Attach, Drain, as often as it wants
+    SETTLING --Bye--> ENDED
 
 Where the answer is Failed: Hello ends the conversation; Clock, Survey, Prepare, Drain and Ask may
-be asked again; StartRound, StopRound and Restore leave it SPENT, the next attempt is a conversation
-of its own; Commit, and the Discard of a held copy, leave it DOUBTFUL: who has the process is
-settled by looking, in another conversation.
+be asked again; StartRound, StopRound, Follow and Restore leave it SPENT, the next attempt is a
+conversation of its own; Commit, and the Discard of a held copy, leave it DOUBTFUL: who has the
+process is settled by looking, in another conversation.
 """
 
 from enum import Enum
@@ -36,6 +37,7 @@ from phaul.protocol.messages import (
     Alive,
     Answer,
     Ask,
+    Attach,
     Bye,
     Clock,
     Commit,
@@ -44,6 +46,7 @@ from phaul.protocol.messages import (
     Drain,
     Draining,
     Failed,
+    Follow,
     Hello,
     Image,
     Prepare,
@@ -90,12 +93,14 @@ _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
     Prepare: (Done, State.READY),
     StartRound: (Done, State.ROUND),
     StopRound: (Done, State.READY),
+    Follow: (Done, State.LOADING),
     Restore: (Ready, State.HELD),
     Commit: (Running, State.RUNNING),
     Drain: (Draining, State.RUNNING),
     Discard: (Done, State.SPENT),
     Ask: (Standing, State.SETTLING),
     Recover: (Ready, State.SETTLING),
+    Attach: (Done, State.SETTLING),
     Bye: (Done, State.ENDED),
 }
 """The answer that each request may get beside Failed, and where it leads."""
@@ -107,25 +112,27 @@ _FAILED: Final[dict[type[Request], State]] = {
     Prepare: State.GREETED,
     StartRound: State.SPENT,
     StopRound: State.SPENT,
+    Follow: State.SPENT,
     Restore: State.SPENT,
     Commit: State.DOUBTFUL,
     Drain: State.RUNNING,
     Discard: State.SPENT,
     Ask: State.GREETED,
     Recover: State.SETTLING,
+    Attach: State.SETTLING,
     Bye: State.ENDED,
 }
 
 _LEGAL: Final[dict[State, tuple[type[Request], ...]]] = {
     State.NEW: (Hello,),
     State.GREETED: (Clock, Survey, Prepare, Discard, Ask, Bye),
-    State.READY: (StartRound, Image, Discard, Bye),
+    State.READY: (StartRound, Follow, Image, Discard, Bye),
     State.ROUND: (StopRound, Discard, Bye),
     State.LOADING: (Image, Restore, Discard, Bye),
     State.HELD: (Commit, Discard),
     State.RUNNING: (Drain, Bye),
     State.SPENT: (Discard, Bye),
-    State.SETTLING: (Ask, Commit, Discard, Recover, Bye),
+    State.SETTLING: (Ask, Commit, Discard, Recover, Attach, Drain, Bye),
     State.DOUBTFUL: (Bye,),
     State.ENDED: (),
 }
@@ -153,7 +160,7 @@ class Conversation:
         return tuple(
             kind
             for kind in _LEGAL[self.state]
-            if not (kind is Image and (most or not self.rounds))
+            if not (kind is Image and (most or not (self.rounds or self.state is State.LOADING)))
             and not (kind is Restore and not self._images)
         )
 

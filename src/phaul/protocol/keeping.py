@@ -8,8 +8,10 @@ apart; from Prepare until the agent ends.  Pure.
                                             <--  Here(pid), once, when it can be asked
     Add(folder)                             -->  a round, or the final dump's memory, is in
                                             <--  Done
+    Attach, with a socket                   -->  where the source keeps what it left out
+                                            <--  Done
     Finish(folder)                          -->  its images are there too
-                                            <--  Counted(pages)
+                                            <--  Counted(pages, elsewhere)
     Start(folder)                           -->  CRIU's daemon stands: the restore may begin
                                             <--  Done
     Guard(pid)                              -->  the restore is held
@@ -24,6 +26,9 @@ apart; from Prepare until the agent ends.  Pure.
 
 Any answer but Here may be Failed instead.  A folder is a name below the images' directory, which
 the keeper was started with, and never a path.
+
+In a post-copy the keeper listens in the migration's directory as well, from Guard on: there the
+agent of a later connection may Attach, Look, and Leave.
 """
 
 from enum import Enum
@@ -39,6 +44,7 @@ from phaul.protocol.types import Message, Pages, Pid
 __all__ = [
     "MAX_PACKET",
     "Add",
+    "Attach",
     "Counted",
     "Finish",
     "GiveUp",
@@ -88,6 +94,10 @@ class Add(Message, frozen=True, kw_only=True, tag="add"):
     folder: Folder
 
 
+class Attach(Message, frozen=True, kw_only=True, tag="attach"):
+    """The socket that comes with it is a link to what was left on the source; another one ends."""
+
+
 class Finish(Message, frozen=True, kw_only=True, tag="finish"):
     """The final dump is complete in its folder: tell its page maps anew."""
 
@@ -134,27 +144,30 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 
 
 class Counted(Message, frozen=True, kw_only=True, tag="counted"):
-    """The answer to Finish: so many pages would be left to the daemon."""
+    """The answer to Finish: so many pages would be left to the daemon; and so many of them are
+    still on the source."""
 
     pages: Pages
+    elsewhere: Pages = 0
 
 
 class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     """The answer to Look: pages in all, and given so far, in the seconds since the first.
 
-    `never_asked` is known in the end: what the tree gave up before it was in.  `failure` says what
-    FAILED means.
+    `never_asked` is known in the end: what the tree gave up before it was in.  `lacking` pages are
+    on the source alone.  `failure` says what FAILED means.
     """
 
     stage: Stage
     pages: Pages = 0
     given: Pages = 0
     never_asked: Pages = 0
+    lacking: Pages = 0
     seconds: float = 0.0
     failure: Failed | None = None
 
 
-KeeperRequest = Add | Finish | Start | Guard | Look | Leave | GiveUp
+KeeperRequest = Add | Attach | Finish | Start | Guard | Look | Leave | GiveUp
 """What the agent may ask."""
 
 KeeperAnswer = Here | Done | Counted | Standing | Failed

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from phaul.errors import ProtocolError, UsageError
 from phaul.protocol.frames import MAX_CONTROL
+from phaul.protocol.parts import CriuVersion, HostFacts, RestoreOptions, Versions
 from phaul.protocol.preflight import Findings, Needs
 from phaul.protocol.settlement import Copy
 from phaul.protocol.types import (
@@ -21,13 +22,11 @@ from phaul.protocol.types import (
     MigrationId,
     Name,
     Pages,
-    Part,
     Pid,
     RoundNumber,
     Text,
     Token,
     VersionNumber,
-    Word,
 )
 from phaul.protocol.types import Message as MessageBase
 
@@ -35,6 +34,7 @@ __all__ = [
     "Alive",
     "Answer",
     "Ask",
+    "Attach",
     "Bye",
     "Clock",
     "Commit",
@@ -44,6 +44,7 @@ __all__ = [
     "Drain",
     "Draining",
     "Failed",
+    "Follow",
     "Hello",
     "HostFacts",
     "Image",
@@ -69,76 +70,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-class Versions(Part, frozen=True, kw_only=True):
-    """The versions of the protocol that a side speaks, both ends included."""
-
-    oldest: VersionNumber
-    newest: VersionNumber
-
-    def __post_init__(self) -> None:
-        if self.oldest > self.newest:
-            raise ValueError("the oldest version is newer than the newest")
-
-
-class CriuVersion(Part, frozen=True, kw_only=True):
-    """A version of CRIU; it decides the page server's form on the wire."""
-
-    major: Annotated[int, Meta(ge=0, le=999)]
-    minor: Annotated[int, Meta(ge=0, le=999)]
-    sublevel: Annotated[int, Meta(ge=0, le=99_999)] = 0
-
-    def __str__(self) -> str:
-        tail = f".{self.sublevel}" if self.sublevel else ""
-        return f"{self.major}.{self.minor}{tail}"
-
-
-class HostFacts(Part, frozen=True, kw_only=True):
-    """What an agent says of its host: `mem_track` is soft-dirty, `lazy_pages` userfaultfd.
-
-    `restore_rate` is how fast it fills fresh memory from its images, in bytes a second, measured.
-    """
-
-    host: HostName
-    phaul: Name
-    criu: CriuVersion
-    kernel: Word
-    machine: Word
-    mem_track: bool
-    lazy_pages: bool
-    restore_rate: Annotated[int, Meta(ge=1, le=1 << 50)]
-
-
-class RestoreOptions(Part, frozen=True, kw_only=True):
-    """The options of CRIU that a source may set on the destination, by CRIU's names.
-
-    Left out on purpose: all that names a file, a descriptor, a program or a namespace over there
-    (a `config_file` alone could start any program), and what only a dump knows.
-    """
-
-    shell_job: bool = False
-    tcp_established: bool = False
-    tcp_close: bool = False
-    ext_unix_sk: bool = False
-    file_locks: bool = False
-    link_remap: bool = False
-    evasive_devices: bool = False
-    orphan_pts_master: bool = False
-    weak_sysctls: bool = False
-    auto_ext_mnt: bool = False
-    ext_sharing: bool = False
-    ext_masters: bool = False
-    timeout: Annotated[int, Meta(ge=0, le=86_400)] | None = None
-    cpu_cap: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
-    manage_cgroups_mode: Annotated[int, Meta(ge=0, le=64)] | None = None
-    empty_ns: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
-    network_lock: Annotated[int, Meta(ge=1, le=3)] = 2
-    """The value of a NetworkLock; 2 is nftables."""
-
-    def __post_init__(self) -> None:
-        if self.tcp_established and self.tcp_close:
-            raise ValueError("tcp_established and tcp_close exclude each other")
 
 
 class Hello(MessageBase, frozen=True, kw_only=True, tag="hello"):
@@ -227,6 +158,15 @@ class Drain(MessageBase, frozen=True, kw_only=True, tag="drain"):
     """It runs: how much of its memory is still to come?  Answered when all is in, or after 1 s."""
 
 
+class Follow(MessageBase, frozen=True, kw_only=True, tag="follow"):
+    """No round: what the final dump leaves out stays on the source, and follows over the memory
+    channel, on demand.  Its images come next."""
+
+
+class Attach(MessageBase, frozen=True, kw_only=True, tag="attach"):
+    """Memory still follows, and the link was lost: go on over this connection's memory channel."""
+
+
 class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
     """Give up: end the held copy if there is one, remove what was received."""
 
@@ -307,12 +247,15 @@ class Draining(MessageBase, frozen=True, kw_only=True, tag="draining"):
 class Standing(MessageBase, frozen=True, kw_only=True, tag="standing"):
     """The answer to Ask: what is there, and of the copy its root's PID, if it is known.
 
-    `path` is where its images and its journal are.
+    `path` is where its images and its journal are.  Of one that runs, `lacking` pages of its memory
+    are still on the source alone; where it was ended since, `lost` says why.
     """
 
     copy: Copy
     pid: Pid | None = None
     path: Text = ""
+    lacking: Pages = 0
+    lost: Text = ""
 
 
 class Failed(MessageBase, frozen=True, kw_only=True, tag="failed"):
@@ -342,12 +285,14 @@ Request = (
     | Prepare
     | StartRound
     | StopRound
+    | Follow
     | Image
     | Restore
     | Commit
     | Drain
     | Discard
     | Ask
+    | Attach
     | Recover
     | Bye
     | Alive

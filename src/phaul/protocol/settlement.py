@@ -91,13 +91,15 @@ class Source:
     """What was found on the source.
 
     `locked` says that the second lock was taken; `same_boot` that the machine has not started anew
-    since then.  `state` is None without a journal.
+    since then.  `state` is None without a journal.  `follows` says that memory was left to follow,
+    and that what had it has ended.
     """
 
     state: SourceState | None
     tree: Tree
     locked: bool = False
     same_boot: bool = True
+    follows: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,9 @@ def _theirs(source: Source, copy: Copy) -> Settlement:
             return Settlement(Verdict.UNKNOWN, (), f"{said}; the destination has to be asked")
         case Copy.RUNNING:
             return Settlement(Verdict.THERE, rest, f"{said}; the copy runs")
+        case Copy.HELD if source.follows:
+            lost = "its memory had not followed yet, and is gone with what had it here"
+            return Settlement(Verdict.LOST, (*rest, Step.DISCARD), f"{said}; {lost}")
         case Copy.HELD:
             return Settlement(Verdict.THERE, (*rest, Step.COMMIT), f"{said}; the copy is held")
         case Copy.IMAGES | Copy.UNSURE:

@@ -21,7 +21,7 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Drained, Report, Round, Slowdown, SlowStep
+from phaul.report.report import Downtime, Drained, Followed, Report, Round, Slowdown, SlowStep
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "Followed",
     "Held",
     "Phase",
     "Planned",

@@ -138,10 +138,14 @@ class Running(_Event, frozen=True, kw_only=True, tag="running"):
 
 
 class Draining(_Event, frozen=True, kw_only=True, tag="draining"):
-    """It runs, and its memory comes: pages that were left out of the restore, and those given."""
+    """It runs, and its memory comes: pages that were left out of the restore, and those given.
+
+    Where it `follows` it comes from the source, which is needed until then.
+    """
 
     pages: int
     given: int
+    follows: bool = False
 
 
 class Finished(_Event, frozen=True, kw_only=True, tag="finished"):

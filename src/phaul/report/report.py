@@ -11,7 +11,17 @@ from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
 from phaul.report.units import duration, plural
 
-__all__ = ["PAGE_SIZE", "Downtime", "Drained", "Report", "Round", "SlowStep", "Slowdown", "Way"]
+__all__ = [
+    "PAGE_SIZE",
+    "Downtime",
+    "Drained",
+    "Followed",
+    "Report",
+    "Round",
+    "SlowStep",
+    "Slowdown",
+    "Way",
+]
 
 PAGE_SIZE: Final = 4096
 _MIB: Final = 1 << 20
@@ -135,15 +145,38 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
     seconds: float
 
 
+class Followed(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory that was left on the source, and came when the process ran on the destination.
+
+    `pages` were left.  `on_demand` were given because somebody waited, `swept` before somebody did;
+    both together are more than there were where a link was lost.  `sent_bytes` is what was given,
+    before compression.  `needed_s` is how long the source was needed, from when it ran over there.
+    """
+
+    pages: int
+    on_demand: int
+    swept: int
+    sent_bytes: int
+    needed_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sent_bytes / _MIB:.1f} MiB as it ran, {plural(self.on_demand, 'page')} on "
+            f"demand, {self.swept} by the sweep; the source was needed for "
+            f"{duration(self.needed_s)} after it ran there"
+        )
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one finished migration.
 
     `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
     `policy.StopReason`, `explanation` says it in words.  `final.begun_s` is when the cutover began.
     `slowdown` is None where the process was not slowed down.  `lazy` says that the memory came in
-    when the process ran already, `drained` how; it is None if that was not waited for.  What only
-    the command knows has a default: the migration's `id`, both hosts' names and their CRIUs,
-    `started_unix` (seconds since the epoch), what preflight found, and the plan.
+    when the process ran already, `drained` how; it is None if that was not waited for.  `followed`
+    is memory that was left on the source until the process ran.  What only the command knows has a
+    default: the migration's `id`, both hosts' names and their CRIUs, `started_unix` (seconds since
+    the epoch), what preflight found, and the plan.
     """
 
     version: int = 1
@@ -170,12 +203,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
     lazy: bool = False
     drained: Drained | None = None
+    followed: Followed | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def sent_bytes(self) -> int:
         """The memory that was sent in all, in bytes."""
-        return sum(r.sent_bytes for r in self.rounds) + self.final.sent_bytes
+        followed = self.followed.sent_bytes if self.followed is not None else 0
+        return sum(r.sent_bytes for r in self.rounds) + self.final.sent_bytes + followed
 
     def to_json(self) -> bytes:
         """The report as one JSON object."""
@@ -193,6 +228,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.slowdown is not None:
             lines.append(f"slowed   {self.slowdown}")
         lines.append(f"downtime {self.downtime}")
+        if self.followed is not None:
+            lines.append(f"followed {self.followed}")
         sent = f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s"
         if self.memory_bytes:
             times = self.sent_bytes / self.memory_bytes

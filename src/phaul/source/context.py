@@ -3,7 +3,7 @@
 Used on the source, from preflight to the end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,11 +17,12 @@ from phaul.pages.channel import MemoryChannel
 from phaul.policy import StopRule, Verdict
 from phaul.report import Round
 from phaul.report.events import EventHandler
+from phaul.source.roundtree import RoundTree
 from phaul.source.slowing import Slowing
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject
 
-__all__ = ["Canceller", "Context", "Judge", "PageJudge", "Remote"]
+__all__ = ["Canceller", "Context", "Follow", "Judge", "PageJudge", "Remote"]
 
 
 class Remote(Protocol):
@@ -37,14 +38,21 @@ class Remote(Protocol):
         """Wait until the destination has written the round; raise if it has not."""
 
 
+Follow = Callable[[], Awaitable[None]]
+"""Tells the destination that no round comes, but memory that follows over the memory channel."""
+
+
 class Judge(Protocol):
     """Looks at the rounds so far.
 
-    `share` is how much of its CPU time the process is to have from the last look on.
+    `share` is how much of its CPU time the process is to have from the last look on.  `leaves` says
+    that what is dirty when the rounds are over is to be left, and follows.
     """
 
     @property
     def share(self) -> float: ...  # noqa: D102
+    @property
+    def leaves(self) -> bool: ...  # noqa: D102
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """The last round with what is to be said of it, and why to stop, None to go on.
@@ -59,6 +67,7 @@ class PageJudge:
 
     rule: StopRule
     share: float = 1.0
+    leaves: bool = False
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """See Judge."""
@@ -113,7 +122,7 @@ class Context:
     `workers` have the memory socket.  Each round takes one of its own: in CRIU's loop of pre-dumps
     on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.  `begun` is when
     the migration began, by the monotonic clock.  `slowing` is None where the process is never to be
-    slowed down.
+    slowed down, `tree` where no memory is going to be left that the rounds have not sent.
     """
 
     config: Config
@@ -127,6 +136,7 @@ class Context:
     judge: Judge
     begun: float
     slowing: Slowing | None = None
+    tree: RoundTree | None = None
 
     @property
     def host(self) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from phaul.errors import NotConverged
 from phaul.plan import OnTimeout, Wishes
 from phaul.policy import Verdict
-from phaul.policy.choice import Cancel, Choice, Throttle, act
+from phaul.policy.choice import Cancel, Choice, PostCopy, Throttle, act
 from phaul.policy.decision import CutOver, Limits, decide
 from phaul.policy.prediction import Costs, Prediction, predict
 from phaul.report import Round
@@ -24,6 +24,7 @@ _CHOICES: Final[Mapping[OnTimeout, Choice]] = {
     OnTimeout.CANCEL: Choice.CANCEL,
     OnTimeout.CUTOVER: Choice.CUT_OVER,
     OnTimeout.THROTTLE: Choice.THROTTLE,
+    OnTimeout.POSTCOPY: Choice.POST_COPY,
 }
 
 
@@ -31,7 +32,8 @@ class DowntimeJudge:
     """Goes on until the predicted downtime is at most `max_downtime_s`, which may be changed.
 
     When that is not to be had, by the rounds, the time or the working set, the user's wish decides:
-    cut over all the same, slow it down to `share` of its CPU time, or NotConverged.  `begun` is
+    cut over all the same, or so that what is dirty follows (`leaves`), slow it down to `share` of
+    its CPU time, or NotConverged.  `begun` is
     when the migration began.
     """
 
@@ -45,6 +47,7 @@ class DowntimeJudge:
     ) -> None:
         self.max_downtime_s = wishes.max_downtime_s
         self.share = 1.0
+        self.leaves = False
         self._wishes = wishes
         self._costs = costs
         self._begun = begun
@@ -75,7 +78,8 @@ class DowntimeJudge:
                 host=self._host,
                 remedy=_remedy(choice, action.downtime_s),
             )
-        return last, action.verdict if isinstance(action, CutOver) else None
+        self.leaves = isinstance(action, PostCopy)
+        return last, action.verdict if isinstance(action, CutOver | PostCopy) else None
 
 
 def _rate(found: Prediction, rounds: Sequence[Round]) -> float | None:
@@ -88,5 +92,6 @@ def _remedy(choice: Choice, downtime_s: float) -> str:
     slower = "" if choice is Choice.THROTTLE else "slow it down (--on-timeout throttle), "
     return (
         f"allow more (--max-downtime {downtime_s * 1.2:.1f}s), {slower}"
-        "or move it all the same (--on-timeout cutover)"
+        "move it all the same (--on-timeout cutover), or let the rest follow "
+        "(--on-timeout postcopy)"
     )

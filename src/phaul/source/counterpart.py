@@ -65,6 +65,11 @@ class Counterpart:
         with self._logs():
             await self._caller.call(m.StopRound(number=number), self._timeouts.page_server)
 
+    async def follow(self) -> None:
+        """Tell that memory follows; see `context.Follow`."""
+        with self._logs():
+            await self._caller.call(m.Follow(), self._timeouts.page_server)
+
     async def dump_copy_restore(self, cutover: Cutover) -> Release:
         """Dump, send the images, have them restored; see Local."""
         async with beside(wait=True) as tasks:

@@ -32,6 +32,7 @@ from phaul.errors import CutoverFailed, ImageError, OutcomeUnknown, PhaulError, 
 from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
 from phaul.source.context import Context
 from phaul.source.ownership import Ownership
+from phaul.source.postcopy import PostCopy
 from phaul.source.precopy import end_failed_iteration, round_of
 from phaul.source.unlocking import unlock_here
 from phaul.transport.beside import beside
@@ -71,7 +72,7 @@ class Cutover:
         self._tracked = tracked
         self._worker: Swrk | None = None
         self._operation: Operation | None = None
-        self._iterating = False
+        self._iterating = self._started = False
         self._complete = False
         self._lock_tried = anyio.Event()
         self._at_home = anyio.Event()
@@ -83,12 +84,20 @@ class Cutover:
         self._relayed = context.channel.relayed_bytes
         self.last_images_dir = context.work_dir.last
 
+    @property
+    def left(self) -> PostCopy | None:
+        """What has the memory that was left behind, None if none was."""
+        return None
+
+    async def close(self) -> None:
+        """Give up what this cutover still has, when all is over."""
+
     async def start(self) -> None:
         """Make the destination ready; the process still runs."""
         self._context.channel.check()
         self._worker = self._context.workers.take()
         await self._context.remote.start_iteration()
-        self._iterating = True
+        self._iterating = self._started = True
         self._context.emit(CutoverStarted())
 
     async def dump(self, tasks: TaskGroup | None = None) -> HeldDump:
@@ -99,7 +108,7 @@ class Cutover:
         Raises CriuError, Cancelled, or what the other side says of its page server; the tree runs
         on then.
         """
-        if self._operation is not None or self._worker is None:
+        if self._operation is not None or not self._started:
             raise UsageError("the tree can be dumped only once")
         context = self._context
         self._begun = time.monotonic()
@@ -118,22 +127,13 @@ class Cutover:
                 log_file=LOG,
                 log_level=context.config.log_level,
             )
-            operation = Operation(
-                self._worker,
-                request,
-                images.path / LOG,
-                context.config.timeouts.dump,
-                self._at_stage,
-            )
-            self._operation = operation
             with context.canceller.window():
                 self._ownership.freeze()
                 async with beside() as readying:
                     readying.start_soon(self._ownership.get_ready, self._at_home)
                     if context.slowing is not None:
                         readying.start_soon(context.slowing.ease)
-                    await operation.begin()
-                    await operation.until(Stage.POST_DUMP)
+                    await self._dump(request, images.path / LOG)
                 with anyio.CancelScope(shield=True):  # a cancel must not leave it half done
                     await self._hold(tasks)
         self._held = time.monotonic()
@@ -141,6 +141,14 @@ class Cutover:
         context.canceller.close()
         self._complete = True
         return HeldDump(images.path)
+
+    async def _dump(self, request: Request, log_path: Path) -> None:
+        """Have it dumped as `request` says, and held in `post-dump`."""
+        assert self._worker is not None
+        timeout = self._context.config.timeouts.dump
+        self._operation = Operation(self._worker, request, log_path, timeout, self._at_stage)
+        await self._operation.begin()
+        await self._operation.until(Stage.POST_DUMP)
 
     async def _at_stage(self, notification: Response) -> None:
         """Give it its CPU time back: it stands still now, and CRIU looks at its cgroups next."""
@@ -202,17 +210,23 @@ class Cutover:
                 error.add_note(f"while the process was given back: {failure}")
             if operation is not None and operation.held is not None:
                 try:
-                    await operation.refuse()
+                    await self._refuse(operation)
                 except (PhaulError, TimeoutError) as also:
                     error.add_note(f"while CRIU let the process go: {also}")
-            if self._worker is not None:
-                await self._worker.close()
+            await self._end_criu()
             if self._context.config.options.tcp_established and operation is not None:
                 for left in await unlock_here(self._context.work_dir.path):
                     error.add_note(left)
             if self._iterating:
                 self._iterating = False
                 await end_failed_iteration(self._context, error)
+
+    async def _refuse(self, operation: Operation) -> None:
+        await operation.refuse()
+
+    async def _end_criu(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
 
     def decide(self) -> None:
         """The last step that can fail and be undone; raises StateError, UsageError."""
@@ -229,22 +243,7 @@ class Cutover:
         operation.timeout = self._context.config.timeouts.finish
         restored = time.monotonic()
         with anyio.CancelScope(shield=True):
-            failed: BaseException | None = None
-            try:
-                await operation.release()
-                await operation.finish()
-            except BaseException as error:
-                failed = error
-                # Its end lets go of what it still holds of the tree; only then is that looked at.
-                await operation.worker.close()
-            if not await self._ownership.gone():
-                raise await self._let_go(failed)
-            if failed is None:
-                self._context.workers.retire(operation.worker)
-            else:
-                _logger.warning(
-                    "criu failed while it killed the process, which is gone: %s", failed
-                )
+            await self._give_up(operation)
             killed = time.monotonic()
             try:
                 async with beside(wait=True) as tasks:
@@ -258,17 +257,28 @@ class Cutover:
                     _logger.warning("%s", failure)
         return self._account(operation, restored, killed, released if release else killed)
 
+    async def _give_up(self, operation: Operation) -> None:
+        """Have CRIU kill the tree, and see that it is gone; raises what `commit` does."""
+        failed: BaseException | None = None
+        try:
+            await operation.release()
+            await operation.finish()
+        except BaseException as error:
+            failed = error
+            # Its end lets go of what it still holds of the tree; only then is that looked at.
+            await operation.worker.close()
+        if not await self._ownership.gone():
+            raise await self._let_go(failed)
+        if failed is None:
+            self._context.workers.retire(operation.worker)
+        else:
+            _logger.warning("criu failed while it killed the process, which is gone: %s", failed)
+
     def _account(
         self, operation: Operation, restored: float, killed: float, released: float
     ) -> tuple[Round, Downtime]:
         """What the cutover came to; the arguments are the moments in which its parts ended."""
-        try:
-            stats = read_dump_stats(operation.log_path.parent / "stats-dump")
-        except ImageError as error:
-            # The process has moved: figures that are missing make no failure of that.
-            _logger.warning("no statistics of the final dump: %s", error)
-            frozen_us = round((killed - self._begun) * 1e6)
-            stats = DumpStats(0, frozen_us, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        stats = self._statistics(operation.log_path.parent, killed)
         moved = self._context.channel.relayed_bytes
         wire = None if moved is None or self._relayed is None else moved - self._relayed
         since = self._begun - self._context.begun
@@ -284,6 +294,15 @@ class Cutover:
             release_s=released - killed,
         )
         return final, downtime
+
+    def _statistics(self, images: Path, killed: float) -> DumpStats:
+        try:
+            return read_dump_stats(images / "stats-dump")
+        except ImageError as error:
+            # The process has moved: figures that are missing make no failure of that.
+            _logger.warning("no statistics of the final dump: %s", error)
+            frozen_us = round((killed - self._begun) * 1e6)
+            return DumpStats(0, frozen_us, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     async def _tell_gone(self) -> None:
         """Tell that it is gone; no handler may come between the kill and the release."""

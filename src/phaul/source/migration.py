@@ -52,6 +52,7 @@ from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
 from phaul.source.draining import follow_drain
+from phaul.source.following import Following
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
 from phaul.source.ownership import Ledger
@@ -257,15 +258,21 @@ class Migration:
                     open_channel=self._open_channel,
                     ledger=ledger,
                     slowing=self._slowing(subject),
+                    follow=counterpart.follow if self._order.wishes.may_leave else None,
+                    post_copy=preflight.leaves_all,
                 )
+                stack.push_async_callback(session.close)
                 tasks.start_soon(self._deadline, begun)
                 tasks.start_soon(self._telling.progress, end)
                 self._telling.expected = preflight.memory_bytes
                 report = await session.migrate()
+                self._telling.at_end(
+                    Running(host=peer, pid=counterpart.restored_pid or subject.pid)
+                )
+                report = await self._follow(session, report, counterpart, ledger, parting)
         except BaseException as error:
             await parting.after(error, counterpart)
             raise
-        self._telling.at_end(Running(host=peer, pid=counterpart.restored_pid or subject.pid))
         images = self._order.directory / "images"
         warnings: tuple[str, ...] = ()
         if self._order.wishes.tcp is Tcp.KEEP:
@@ -292,8 +299,29 @@ class Migration:
             warnings=warnings,
         )
 
+    async def _follow(
+        self,
+        session: SourceSession,
+        report: Report,
+        counterpart: Counterpart,
+        ledger: Ledger,
+        parting: Parting,
+    ) -> Report:
+        """Give the memory that was left here, if any was; raises OutcomeUnknown if it is lost."""
+        if session.post is None:
+            return report
+        following = Following(
+            session.post, counterpart, self._telling, self._order, ledger.key, parting.peer
+        )
+        try:
+            followed = await following.run()
+        except OutcomeUnknown as error:
+            parting.lost(error)
+            raise
+        return msgspec.structs.replace(report, followed=followed)
+
     async def _deadline(self, begun: float) -> None:
-        if self._order.wishes.on_timeout is not OnTimeout.CUTOVER:
+        if self._order.wishes.on_timeout not in (OnTimeout.CUTOVER, OnTimeout.POSTCOPY):
             await anyio.sleep(max(begun + self._order.wishes.timeout_s - time.monotonic(), 0))
             self._timed_out = self._canceller.request()
 

@@ -66,10 +66,19 @@ class Ownership:
     """The source's end of the cutover of one tree.
 
     `ledger` is None for a caller who keeps no journal, and `second_lock` False for one who wants no
-    frozen cgroup: what then holds is what CRIU alone does.
+    frozen cgroup: what then holds is what CRIU alone does.  `follows` says that memory is going to
+    follow the copy, which the journal has to tell.
     """
 
-    def __init__(self, subject: Subject, ledger: Ledger | None, *, second_lock: bool) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        ledger: Ledger | None,
+        *,
+        second_lock: bool,
+        follows: bool = False,
+    ) -> None:
+        self._follows = follows
         self._subject = subject
         self._ledger = ledger
         self._owner = SourceOwner()
@@ -143,6 +152,7 @@ class Ownership:
             root=root,
             tree=seen.tree,
             groups=seen.groups,
+            follows=self._follows,
         )
         self._ledger.journal.prepare(msgspec.structs.replace(record, state=SourceState.BACK))
         self._record = self._ledger.journal.write(record, sync=True)
@@ -259,6 +269,11 @@ class Ownership:
             if tree_left(self._tree) is not Tree.GONE:
                 await self._end()
         self._owner.gone()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether all of the tree is still alive."""
+        return tree_left(self._tree) is Tree.WHOLE
 
     async def _end(self) -> None:
         try:

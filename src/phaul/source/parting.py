@@ -70,14 +70,15 @@ class Parting:
 
         Raises what the last attempt did, or OutcomeUnknown.
         """
-        resolution, found = await self.settle()
+        resolution, found = await self.settle(supplied=True)
         if found.verdict is not Verdict.THERE:
             raise OutcomeUnknown(found.settlement.why)
         return resolution.destination_pid
 
-    async def settle(self) -> tuple[Resolution, Found]:
+    async def settle(self, *, supplied: bool = False) -> tuple[Resolution, Found]:
         """Settle it over a new connection, for as long as the link may need to come back.
 
+        `supplied` says that memory that follows, if any does, is still here.
         Raises what the last attempt did, or OutcomeUnknown.
         """
         root = Incarnation.of(self._subject.pid)
@@ -87,6 +88,7 @@ class Parting:
             root=root or Incarnation(pid=self._subject.pid, start=self._subject.start, boot=""),
             connect=self._order.connect,
             peer=self.peer,
+            supplied=supplied,
         )
         until = time.monotonic() + self._order.patience_s
         while True:
@@ -149,6 +151,14 @@ class Parting:
                 f"--yes` has it removed ({error.what})"
             )
         return f"nothing left on {self.peer}"
+
+    def lost(self, error: PhaulError) -> None:
+        """The process was lost with its memory: for whoever asks later."""
+        with suppress(StateError):
+            record = self._ledger.journal.read()
+            if record is not None:
+                lost = msgspec.structs.replace(record, lost=error.what[:4000], settled=True)
+                self._ledger.journal.write(lost, sync=True)
 
     def _mark_settled(self) -> None:
         with suppress(StateError):  # it will only be looked at once more

@@ -16,7 +16,6 @@ nothing that could run: whatever fails here loses memory, and never makes a seco
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,7 +30,7 @@ from phaul.criu.rpc import Request
 from phaul.errors import CriuError, PageStoreError
 from phaul.pages.remote import Backing, CriuPages, Places, Supply, TreeMemory
 from phaul.pages.store import Wire
-from phaul.subjects.proc import Proc
+from phaul.subjects.tree import inner_pid
 from phaul.transport.beside import beside
 
 __all__ = ["PostCopy", "left_out"]
@@ -63,6 +62,8 @@ class PostCopy:
         self._backing: Backing | None = None
         self._supply: Supply | None = None
         self._criu: CriuPages | None = None
+        self.needed_until = 0.0
+        """When the destination had all, by the monotonic clock."""
 
     @classmethod
     def start(cls, engine: Engine, *, wide: bool, config_file: str | None = None) -> Self:
@@ -98,7 +99,7 @@ class PostCopy:
         Raises CriuError, ImageError; `close` lets the tree run on.
         """
         await self.held.begin(request, log_path, timeout, handler)
-        inner = {_inner(pid): pid for pid in pids()}
+        inner = {inner_pid(pid): pid for pid in pids()}
         self._backing = TreeMemory(inner)
         self._supply = Supply(left_out(log_path.parent))
         self._supply.use(self._backing)
@@ -140,6 +141,7 @@ class PostCopy:
             await self._see_supply(patience)
             if self.supply.error is not None:
                 raise self.supply.error
+            self.needed_until = time.monotonic()
             if self._criu is not None:
                 await anyio.to_thread.run_sync(self.supply.use, None)
                 try:
@@ -183,11 +185,3 @@ class PostCopy:
             if self._backing is not None:
                 self._backing.close()
             await self.held.close()
-
-
-def _inner(pid: int) -> int:
-    """The PID of a process in its own namespace, by which CRIU's images know it."""
-    with suppress(KeyError, ValueError, IndexError):
-        status = Proc().status(pid) or {}
-        return int(status["NSpid"].split()[-1])
-    return pid

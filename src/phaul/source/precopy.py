@@ -125,9 +125,13 @@ async def _pre_dump(context: Context, worker: Swrk) -> Path:
         async with beside() as tasks:
             if context.slowing is not None:
                 tasks.start_soon(context.slowing.ease)
+            if context.tree is not None:
+                context.tree.begin()
             await operation.begin()
             context.workers.prepare()
             await operation.finish()
+            if context.tree is not None:
+                context.tree.end()
     return images.path
 
 

@@ -34,11 +34,12 @@ from phaul.plan.judge import judge
 from phaul.plan.options import WantedOptions, options_for
 from phaul.plan.predict import make_plan
 from phaul.plan.sourcecriu import SourceCriu
-from phaul.policy.prediction import Costs
+from phaul.policy.prediction import Costs, stop_and_copy
 from phaul.protocol import messages as m
 from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.preflight import CpuNeed, FileNeed, Finding, ImagesNeed, Level, Need, Where
 from phaul.report.findings import in_order
+from phaul.source.holding import can_follow, can_hold
 from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.lock import second_lock
 from phaul.subjects.needs import needs
@@ -133,6 +134,8 @@ class Preflight:
         if self._pid is not None:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
             self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
+            if self._wishes.may_leave:
+                self._found.append(can_hold(self.survey.memory.resident, self._engine.host))
             if facts.mem_track:
                 if self._wishes.on_timeout is OnTimeout.THROTTLE:
                     self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
@@ -157,6 +160,8 @@ class Preflight:
         self._restore_rate = float(welcome.facts.restore_rate)
         self._lazy = welcome.facts.lazy_pages and self._wishes.restore is not Restoring.FULL
         self._found += compare(self._here, welcome.facts)
+        if self._wishes.may_leave:
+            self._found.append(can_follow(lazy_pages=welcome.facts.lazy_pages))
         self._found.append(compare_clocks(await _clocks(caller)))
         if self._wanted is None:
             await self.gather()
@@ -189,10 +194,25 @@ class Preflight:
                 )
             )
 
-    def plan(self) -> Plan:
-        """The plan; `look_here` was done."""
+    @property
+    def leaves_all(self) -> bool:
+        """Whether all memory is left here, to follow; `look_there` was done.
+
+        Either that was asked for; or there can be no rounds, and without them the downtime asked
+        for is not to be had.
+        """
         assert self._facts is not None
-        return make_plan(self.costs, self._wishes, tracked=self._facts.mem_track)
+        return self._wishes.post_copy or (
+            self._wishes.on_timeout is OnTimeout.POSTCOPY
+            and not self._facts.mem_track
+            and stop_and_copy(self.costs) > self._wishes.max_downtime_s
+        )
+
+    def plan(self) -> Plan:
+        """The plan; `look_there` was done."""
+        assert self._facts is not None
+        tracked = self._facts.mem_track
+        return make_plan(self.costs, self._wishes, tracked=tracked, leaves_all=self.leaves_all)
 
     def criu_options(self) -> CriuOptions:
         """What the tree needs of the dump."""

@@ -35,6 +35,7 @@ from phaul.protocol import messages as m
 from phaul.protocol.handshake import OURS
 from phaul.protocol.ownership import SourceState
 from phaul.protocol.settlement import Copy, Settlement, Source, Step, Tree, Verdict, settle
+from phaul.report.units import plural
 from phaul.source.ownership import end_rest, tree_left
 from phaul.source.unlocking import unlock_here
 from phaul.storage.journal import Journal, SourceRecord
@@ -77,6 +78,7 @@ class Resolution:
 
     `directory` is the migration's own, `root` the process that was to be moved, `connect` makes the
     connection, `peer` names the other host in messages.  `destination_pid` is the copy's root.
+    `supplied` says that this process still has the memory that follows, if any does.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Resolution:
     peer: str
     timeouts: Timeouts = field(default_factory=Timeouts)
     destination_pid: int | None = None
+    supplied: bool = False
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.directory, SourceRecord)
@@ -106,7 +109,7 @@ class Resolution:
         record = self._journal.read()
         if act and record is not None and record.state in _HELD:
             await _let_go(record)
-        source = look_here(record, self.root)
+        source = self._look_here(record)
         if self.connect is None or record is None:
             # Without a journal it never came so far that there could be a copy.
             copy = Copy.NOTHING if record is None else Copy.UNREACHED
@@ -123,8 +126,12 @@ class Resolution:
                 raise
             unreached = error
         record = self._journal.read()
-        source = look_here(record, self.root)
+        source = self._look_here(record)
         return await self._here(record, source, Copy.UNREACHED, unreached, act=act)
+
+    def _look_here(self, record: SourceRecord | None) -> Source:
+        source = look_here(record, self.root)
+        return replace(source, follows=source.follows and not self.supplied)
 
     async def _ask(self, caller: Caller, key: str, *, act: bool) -> m.Standing:
         """What is over there; whatever keeps the other side from saying so, it was not reached.
@@ -158,7 +165,10 @@ class Resolution:
         act: bool,
     ) -> Found:
         self.destination_pid = standing.pid
-        found = Found(source, standing.copy, settle(source, standing.copy), standing)
+        settlement = settle(source, standing.copy)
+        if settlement.verdict is Verdict.THERE:
+            settlement = _without_memory(settlement, source, standing, record.lost)
+        found = Found(source, standing.copy, settlement, standing)
         if act:
             for step in found.settlement.steps:
                 record = await self._do(step, record, caller)
@@ -180,6 +190,8 @@ class Resolution:
         act: bool,
     ) -> Found:
         settlement = settle(source, copy)
+        if record is not None and record.lost:
+            settlement = _without_memory(settlement, source, None, record.lost)
         if record is None:  # nothing was done that has to be undone
             settlement = replace(settlement, steps=())
         found = Found(source, copy, settlement, None, error)
@@ -196,7 +208,9 @@ class Resolution:
         match found.verdict:
             case Verdict.THERE:
                 await self._remove_lock(record)
-                record = msgspec.structs.replace(record, state=SourceState.THERE, settled=True)
+                # What still gives its memory says itself when that is not needed any more.
+                settled = not (record.follows and self.supplied)
+                record = msgspec.structs.replace(record, state=SourceState.THERE, settled=settled)
             case Verdict.UNKNOWN:
                 return
             case _:
@@ -270,7 +284,24 @@ def look_here(record: SourceRecord | None, root: Incarnation) -> Source:
         tree_left(record.tree or (record.root,)),
         locked=bool(record.groups),
         same_boot=record.root.boot == _boot(),
+        follows=record.follows,
     )
+
+
+def _without_memory(
+    found: Settlement, source: Source, standing: m.Standing | None, lost: str
+) -> Settlement:
+    """The same, unless it ran there and its memory did not come, or cannot come any more."""
+    if lost := lost or (standing.lost if standing is not None else ""):
+        return Settlement(Verdict.LOST, found.steps, f"it was ended there: {lost}")
+    if source.follows and standing is not None and standing.lacking:
+        lacking = plural(standing.lacking, "page")
+        why = (
+            f"it was let go there, but {lacking} of its memory were still here, and are gone with "
+            "what had them: it is going to be ended there, and may stand still until then"
+        )
+        return Settlement(Verdict.LOST, found.steps, why)
+    return found
 
 
 class _Unreached(Exception):

@@ -20,13 +20,16 @@ from phaul.errors import (
     UsageError,
 )
 from phaul.pages.channel import MemoryChannel, OpenChannel
-from phaul.policy import NO_TRACKING
+from phaul.policy import NO_ROUNDS, NO_TRACKING
 from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
-from phaul.source.context import Canceller, Context, Judge, PageJudge, Remote
+from phaul.source.context import Canceller, Context, Follow, Judge, PageJudge, Remote
 from phaul.source.cutover import Cutover, Release
+from phaul.source.leaving import Leaving
 from phaul.source.ownership import Ledger, Ownership
+from phaul.source.postcopy import PostCopy
 from phaul.source.precopy import run_rounds
+from phaul.source.roundtree import RoundTree
 from phaul.source.slowing import Slowing
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject, examine
@@ -55,6 +58,10 @@ class SourceSession:
     `open_channel` makes the memory channel of a descriptor and this host's name.  `ledger` is where
     the steps of the cutover are written down, so that they can be settled after a crash.  `slowing`
     is what slows the process down when the judge wants it.
+
+    `follow` tells the destination that memory follows; without it none is left behind.  With
+    `post_copy` there are no rounds; else what is dirty is left if the judge says so.  Then `post`
+    has it when `migrate` has returned, and whoever made this has to `close` it when that is over.
     """
 
     def __init__(
@@ -71,6 +78,8 @@ class SourceSession:
         open_channel: OpenChannel = MemoryChannel,
         ledger: Ledger | None = None,
         slowing: Slowing | None = None,
+        follow: Follow | None = None,
+        post_copy: bool = False,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -84,6 +93,12 @@ class SourceSession:
         self._host = host
         self._ledger = ledger
         self._slowing = slowing
+        if post_copy and follow is None:
+            raise UsageError("a post-copy needs a destination that can be told of it")
+        self._follow = follow
+        self._post_copy = post_copy
+        self._kept = AsyncExitStack()
+        self.post: PostCopy | None = None
         self._facts = facts
         self._judge = judge or PageJudge(config.stop_rule)
         self.canceller = canceller or Canceller()
@@ -105,10 +120,17 @@ class SourceSession:
                 raise
             subject = examine(self._pid, self._host)
             try:
-                return await self._prepare_and_move(stack, subject, channel, workers, begun)
+                report = await self._prepare_and_move(stack, subject, channel, workers, begun)
             except PhaulError as error:
                 error.fate = error.fate or subject.fate()
                 raise
+            if self.post is not None:
+                self._kept = stack.pop_all()
+            return report
+
+    async def close(self) -> None:
+        """Give up the memory that was left, if any was; to be called when nobody needs it."""
+        await self._kept.aclose()
 
     async def _open(self, stack: AsyncExitStack) -> tuple[MemoryChannel, Workers]:
         """The memory channel, and the first worker, which starts beside all that is looked at."""
@@ -142,10 +164,11 @@ class SourceSession:
             self._judge,
             begun,
             self._slowing,
+            RoundTree(subject.pid) if self._follow is not None else None,
         )
         self.channel_used = True
         try:
-            return await self._move(context, facts, begun)
+            return await self._move(stack, context, facts, begun)
         except BaseException as error:
             if self._slowing is not None:
                 await self._slowing.end(error)
@@ -167,27 +190,31 @@ class SourceSession:
             facts.require_mem_track(self._host)
         return facts
 
-    async def _move(self, context: Context, facts: Facts, begun: float) -> Report:
+    async def _move(
+        self, stack: AsyncExitStack, context: Context, facts: Facts, begun: float
+    ) -> Report:
         subject = context.subject
         memory = subject.memory_bytes()
-        way = Way.PRE_COPY if facts.mem_track else Way.STOP_AND_COPY
+        way, reason, explanation = self._way(facts)
         context.emit(
             Started(
                 pid=subject.pid,
                 name=subject.name,
                 way=way,
-                reason="" if facts.mem_track else NO_TRACKING.explanation,
+                reason=explanation,
                 memory_bytes=memory,
                 criu=str(facts.version),
             )
         )
         rounds: list[Round] = []
-        verdict = NO_TRACKING
-        if facts.mem_track:
+        if way is Way.PRE_COPY:
             rounds, verdict = await run_rounds(context)
-        reason, explanation = verdict.reason.value, verdict.explanation
+            reason, explanation = verdict.reason.value, verdict.explanation
         context.emit(PreCopyStopped(reason=reason, explanation=explanation))
-        final, downtime = await self._cut_over(context, tracked=bool(rounds))
+        if rounds and context.judge.leaves:
+            way = Way.HYBRID
+        cutover = self._cutover(context, facts, way)
+        final, downtime = await self._cut_over(stack, context, cutover)
         if context.slowing is not None:
             await context.slowing.end()
         return Report(
@@ -204,9 +231,39 @@ class SourceSession:
             slowdown=context.slowing.report if context.slowing is not None else None,
         )
 
-    async def _cut_over(self, context: Context, *, tracked: bool) -> tuple[Round, Downtime]:
-        ownership = Ownership(context.subject, self._ledger, second_lock=self._config.second_lock)
-        cutover = Cutover(context, ownership, tracked=tracked)
+    def _way(self, facts: Facts) -> tuple[Way, str, str]:
+        """The way, and why there are no rounds if there are none: a StopReason, and in words."""
+        if self._post_copy:
+            return Way.POST_COPY, NO_ROUNDS.reason.value, NO_ROUNDS.explanation
+        if facts.mem_track:
+            return Way.PRE_COPY, "", ""
+        return Way.STOP_AND_COPY, NO_TRACKING.reason.value, NO_TRACKING.explanation
+
+    def _cutover(self, context: Context, facts: Facts, way: Way) -> Cutover:
+        leaves = way in (Way.POST_COPY, Way.HYBRID)
+        ownership = Ownership(
+            context.subject,
+            self._ledger,
+            second_lock=self._config.second_lock,
+            follows=leaves,
+        )
+        tracked = way in (Way.PRE_COPY, Way.HYBRID)
+        if not leaves:
+            return Cutover(context, ownership, tracked=tracked)
+        if self._follow is None:
+            raise UsageError("memory is to be left, but the destination cannot be told of it")
+        return Leaving(
+            context,
+            ownership,
+            tracked=tracked,
+            follow=self._follow,
+            wide=facts.version.wide_page_server,
+        )
+
+    async def _cut_over(
+        self, stack: AsyncExitStack, context: Context, cutover: Cutover
+    ) -> tuple[Round, Downtime]:
+        stack.push_async_callback(cutover.close)
         try:
             with context.canceller.window():
                 await cutover.start()
@@ -220,4 +277,6 @@ class SourceSession:
         except BaseException as error:
             await cutover.roll_back(error)
             raise
-        return await cutover.commit(release)
+        done = await cutover.commit(release)
+        self.post = cutover.left
+        return done

@@ -45,7 +45,9 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the source stands.
 
     `root` is the tree's root, `tree` all that was frozen.  `groups` are the second lock, () where
-    there is none.  `settled` says that the destination is known to have nothing left to settle.
+    there is none.  `follows` says that memory was left to follow, which is lost with the phaul that
+    gives it; `lost` says why it is, once it is.  `settled` says that the destination is known to
+    have nothing left to settle.
     """
 
     version: int = _VERSION
@@ -55,6 +57,8 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
     root: Incarnation
     tree: Annotated[tuple[Incarnation, ...], Meta(max_length=16_384)] = ()
     groups: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
+    follows: bool = False
+    lost: Annotated[str, Meta(max_length=4096)] = ""
     settled: bool = False
     serial: Annotated[int, Meta(ge=0)] = 0
     written_unix: float = 0.0
@@ -66,7 +70,8 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
     `agent` is the phaul that has it, `root` the copy's root once it stands.  `images` is the folder
     to restore from, below the journal's own; `durable` says that it is on the disk.  `unsure` is
     set where the copy was let go and nobody saw it run.  `cage` is what has to be ended if the
-    agent dies: the cgroups of the restoring CRIU and of the held copy.
+    agent dies: the cgroups of the restoring CRIU and of the held copy.  `follows` says that memory
+    is still on the source, so that nothing can be restored from the images alone.
     """
 
     version: int = _VERSION
@@ -83,6 +88,7 @@ class DestinationRecord(msgspec.Struct, frozen=True, kw_only=True):
     options: RestoreOptions = RestoreOptions()
     durable: bool = False
     unsure: bool = False
+    follows: bool = False
     cage: Annotated[tuple[LockedGroup, ...], Meta(max_length=16_384)] = ()
     serial: Annotated[int, Meta(ge=0)] = 0
     written_unix: float = 0.0

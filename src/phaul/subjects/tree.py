@@ -11,7 +11,7 @@ from phaul.errors import SubjectError
 from phaul.facts import NAMESPACE_KINDS, NamespaceKind, Nested, Process
 from phaul.subjects.proc import HOST, Proc
 
-__all__ = ["nested", "own_namespaces", "processes", "tree_pids"]
+__all__ = ["inner_pid", "nested", "own_namespaces", "processes", "tree_pids"]
 
 _WALKS: Final = 4
 
@@ -48,6 +48,12 @@ def _walk(root: int, proc: Proc) -> list[int]:
                     found[child] = None
                     waiting.append(child)
     return list(found)
+
+
+def inner_pid(pid: int, proc: Proc | None = None) -> int:
+    """The PID of a process in its own namespace, by which CRIU's images know it."""
+    words = ((proc or Proc()).status(pid) or {}).get("NSpid", "").split()
+    return int(words[-1]) if words and words[-1].isdecimal() else pid
 
 
 def _by_parent(proc: Proc) -> dict[int, list[int]]:

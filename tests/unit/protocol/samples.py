@@ -21,7 +21,7 @@ FACTS = m.HostFacts(
 )
 TOKEN = "0123456789abcdef" * 2
 HELLO = m.Hello(
-    versions=m.Versions(oldest=1, newest=3),
+    versions=m.Versions(oldest=1, newest=4),
     phaul="0.1.0",
     host="host1.example.org",
     criu=CRIU,
@@ -71,6 +71,8 @@ REQUESTS: tuple[m.Request, ...] = (
     m.Discard(),
     m.Ask(key=KEY),
     m.Recover(),
+    m.Follow(),
+    m.Attach(),
     m.Bye(),
     m.Alive(),
 )

@@ -56,6 +56,11 @@ def test_a_whole_migration() -> None:
         (ROUND, State.ROUND),
         (LOADING, State.LOADING),
         ((*LOADING, m.Restore(images=2)), State.LOADING),
+        ((*READY, m.Follow(), DONE, m.Image(name="a.img", size=0)), State.LOADING),
+        ((*WRITTEN, m.Follow(), DONE), State.LOADING),
+        ((*READY, m.Follow(), FAILED), State.SPENT),
+        ((*SETTLING, m.Attach(), DONE, m.Drain(), DRAINING), State.SETTLING),
+        ((*SETTLING, m.Attach(), FAILED), State.SETTLING),
         (HELD, State.HELD),
         ((*HELD, m.Commit()), State.HELD),
         ((*HELD, m.Discard()), State.HELD),
@@ -104,6 +109,10 @@ def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State) -> N
         (READY, m.Image(name="a.img", size=1), "out of turn"),
         (READY, m.StartRound(number=1), "0 is next"),
         (READY, m.Restore(images=1), "out of turn"),
+        (ROUND, m.Follow(), "out of turn"),
+        (LOADING, m.Follow(), "out of turn"),
+        ((*READY, m.Follow(), DONE), m.StartRound(number=0), "out of turn"),
+        (RUNNING, m.Attach(), "out of turn"),
         (ROUND, m.StopRound(number=1), "0 is under way"),
         (ROUND, m.StartRound(number=1), "out of turn"),
         (WRITTEN, m.StartRound(number=0), "1 is next"),
@@ -194,6 +203,8 @@ class Machine(RuleBasedStateMachine):
             m.Commit: m.Running(),
             m.Ask: STANDING,
             m.Recover: m.Ready(pid=7),
+            m.Follow: DONE,
+            m.Attach: DONE,
         }
         self.answer(well.get(type(self.conversation.asked), DONE))
 

@@ -25,6 +25,7 @@ class Steps:
     """A judge that wants it slower after the first round, and no more rounds after the second."""
 
     share = 1.0
+    leaves = False
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         self.share = 0.5

@@ -92,6 +92,11 @@ class Narrator:
                 return f"cutover   gone from here; it is {self._there}'s now"
             case Running(host=host, pid=pid) if self._verbose:
                 return f"cutover   running on {clean(host)}, PID {pid}"
+            case Draining(pages=pages, given=given, follows=True) if (
+                self._verbose or not self._live
+            ):
+                left = size(max(pages - given, 0) * PAGE_SIZE)
+                return f"memory    {left} still to follow; this host is needed until then"
             case Draining(pages=pages, given=given) if self._verbose > 1:
                 return f"memory    {size(given * PAGE_SIZE)} of {size(pages * PAGE_SIZE)} are there"
             case Drained(pages=pages, seconds=seconds) if self._verbose:

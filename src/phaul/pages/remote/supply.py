@@ -58,9 +58,10 @@ class Supply:
         self._news = threading.Condition()
         self._link: _Link | None = None
         self._closed = False
-        self.given = 0
+        self.given = self.urgent = 0
+        """How many pages were given, and how many of them because somebody waited."""
         self.error: PageStoreError | None = None
-        self.done = False
+        self.done = not places.total
         self.changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
@@ -68,6 +69,11 @@ class Supply:
         """Whether a link is there."""
         link = self._link
         return link is not None and not link.over
+
+    @property
+    def total(self) -> int:
+        """How many pages there are to give."""
+        return self._places.total
 
     @property
     def waiting(self) -> int:
@@ -159,6 +165,7 @@ class Supply:
             with self._turn:
                 count = 0 if self._backing is None else self._backing.give(part, link.sock)
             self.given += count
+            self.urgent += count if message.urgent else 0
             if count < message.pages:
                 rest = Message(
                     Kind.ASK,
@@ -191,6 +198,11 @@ class Supply:
         """Make `changed` unreadable until the next change."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.changed)
+
+    def finish(self) -> None:
+        """The destination is known to have all, though it could not say so itself."""
+        self.done = True
+        self._tell()
 
     def fail(self, error: PageStoreError) -> None:
         """The memory is lost: whoever waits for it over there is told at once."""

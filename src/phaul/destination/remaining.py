@@ -1,0 +1,66 @@
+"""What a later connection does for memory that still follows: asks how far it is, brings a link.
+
+Used on the destination, in the agent of a later connection, when the process runs already.  It
+talks to the keeper itself: the agent that had the migration may be dead.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from phaul.destination.following import ask_keeper
+from phaul.destination.incoming import keeps, lost
+from phaul.errors import PageStoreError
+from phaul.protocol import keeping as k
+from phaul.protocol import messages as m
+from phaul.protocol.settlement import Copy
+
+__all__ = ["bring_link", "drain", "with_memory"]
+
+_WAIT_MS: Final = 1000
+
+
+async def with_memory(standing: m.Standing, path: Path) -> m.Standing:
+    """The standing of a migration, and how its memory stands if it runs here."""
+    if standing.copy is not Copy.RUNNING:
+        return standing
+    found = await _look(path, 0)
+    if found is None:
+        return msgspec.structs.replace(standing, lost=lost(path))
+    failure = found.failure.what if found.failure is not None else ""
+    return msgspec.structs.replace(standing, lacking=found.lacking, lost=failure)
+
+
+async def drain(path: Path) -> m.Draining:
+    """The answer to Drain; a keeper that has ended has seen it through, or left word."""
+    found = await _look(path, _WAIT_MS)
+    if found is None:
+        return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=lost(path))
+    return m.Draining(
+        pages=found.pages,
+        given=found.given,
+        seconds=found.seconds,
+        over=found.stage is not k.Stage.DRAINING,
+        failure=found.failure.what if found.failure is not None else "",
+    )
+
+
+async def bring_link(path: Path, descriptor: int, host: str) -> None:
+    """Hand the keeper another link, which stays the caller's; raises PageStoreError.
+
+    Who brings one knows that the process runs here: so the keeper may remove all at its end.
+    """
+    await ask_keeper(path, k.Attach(), descriptor, host=host)
+    await ask_keeper(path, k.Leave(told=True), host=host)
+
+
+async def _look(path: Path, wait_ms: int) -> k.Standing | None:
+    """What the keeper says, None if there is none any more."""
+    try:
+        found = await ask_keeper(path, k.Look(wait_ms=wait_ms))
+    except PageStoreError:
+        if keeps(path):
+            raise
+        return None
+    return found if isinstance(found, k.Standing) else None
