@@ -3,6 +3,7 @@
 Used on both hosts, where a file says which phaul it belongs to, and later that one may be dead.
 """
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -11,9 +12,15 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-__all__ = ["Incarnation"]
+__all__ = ["Incarnation", "boot_id"]
 
 _PROC: Final = Path("/proc")
+
+
+@functools.cache
+def boot_id() -> str:
+    """What tells this boot of this host from any other; raises OSError."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 class Incarnation(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +35,7 @@ class Incarnation(msgspec.Struct, frozen=True, kw_only=True):
         """The process that has this PID now, None if there is none or only its zombie."""
         try:
             text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-            boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+            boot = boot_id()
         except OSError:
             return None
         fields = text.rpartition(") ")[2].split()

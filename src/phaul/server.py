@@ -54,6 +54,14 @@ class Server:
         """Wait until the round is written; raises CriuError if the page server failed."""
         self._running.call(self._session.stop_iteration())
 
+    async def start_iteration_async(self) -> None:
+        """`start_iteration`, awaited in any event loop; a cancel of it waits for its end."""
+        await self._running.answer(self._session.start_iteration())
+
+    async def stop_iteration_async(self) -> None:
+        """`stop_iteration`, awaited in any event loop; a cancel of it waits for its end."""
+        await self._running.answer(self._session.stop_iteration())
+
     def new_chain(self, memory_fd: int) -> None:
         """Start over with a fresh socket after a failed or cancelled attempt."""
         self._running.call(self._session.new_chain(memory_fd))
@@ -126,12 +134,21 @@ class _Running:
 
     def call(self, step: Coroutine[Any, Any, _T]) -> _T:
         """Make a step of the session in its loop; raises what it raises."""
+        return self._begin(step).result()
+
+    async def answer(self, step: Coroutine[Any, Any, _T]) -> _T:
+        """`call` for a caller in another loop, whose thread does not wait for it."""
+        future = asyncio.wrap_future(self._begin(step))
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([future])
+        return future.result()
+
+    def _begin(self, step: Coroutine[Any, Any, _T]) -> "Future[_T]":
         try:
-            future = asyncio.run_coroutine_threadsafe(step, self._loop)
+            return asyncio.run_coroutine_threadsafe(step, self._loop)
         except RuntimeError as error:
             step.close()
             raise UsageError("the server is closed") from error
-        return future.result()
 
     def end(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have the session closed by `close`, and left, and end the thread.

@@ -137,12 +137,13 @@ class Zygote:
                 pass_fds=(theirs.fileno(),),
                 cwd="/phaul",
             )
-        if host.depth > 1:  # to enter a cgroup namespace does not move into its group
-            (GROUP / "cgroup.procs").write_text(str(self._process.pid))
         self.sock.settimeout(_START_S)
         message, _ = take(self.sock)
         if message is None:
             raise RuntimeError(f"the zygote of {host.name} did not start")
+        if host.depth > 1:  # to enter a cgroup namespace does not move into its group
+            for pid in (self._process.pid, *children(self._process.pid)):  # nsenter's, and it
+                (GROUP / "cgroup.procs").write_text(str(pid))
 
     def spawn(self, role: str, arguments: dict[str, Any], fds: Sequence[int] = ()) -> Child:
         """Fork a process in that role."""

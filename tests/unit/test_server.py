@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from phaul import Config, Server, Version
-from phaul.errors import CriuTooOld, CriuUnfit, DescriptorError, WorkDirError
+from phaul.errors import (
+    CriuError,
+    CriuTooOld,
+    CriuUnfit,
+    DescriptorError,
+    UsageError,
+    WorkDirError,
+)
 from tests.unit.conftest import Fake, descriptors
 from tests.unit.scenario import Fault, PageServing
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -62,6 +72,23 @@ def test_a_failure_leaves_nothing_where_no_logs_are_wanted(config: Config, fake:
         server.start_iteration()
     server.close(keep_logs=False)
     assert not config.work_dir.exists()
+
+
+async def test_from_another_loop(config: Config) -> None:
+    with Server(config) as server:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await server.start_iteration_async()  # seen to its end
+        assert server.last_images_dir == config.work_dir / "0"
+    with pytest.raises(UsageError, match="closed"):
+        await server.stop_iteration_async()
+
+
+async def test_a_failure_from_another_loop(config: Config, fake: Fake) -> None:
+    log = "(00.1) Error (a.c:1): no\n"
+    fake.play(page_servers=(PageServing(fault=Fault(kind="fail", log=log)),))
+    with Server(config) as server, pytest.raises(CriuError, match="no"):
+        await server.start_iteration_async()
 
 
 def test_from_several_threads(config: Config) -> None:

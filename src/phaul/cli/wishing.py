@@ -31,7 +31,8 @@ _OPTIONS: Final = (
     click.option(
         "--on-timeout",
         type=OneOf(OnTimeout),
-        help="What to do if the downtime is not to be had, or not in time (cancel).",
+        help="What to do if the downtime is not to be had, or not in time; throttle slows the "
+        "process down, as little as will do (cancel).",
     ),
     click.option("--bandwidth", type=RATE, help="Send no more than that a second (100M, 1Gbit)."),
     click.option("--max-rounds", type=click.IntRange(1), help="The most rounds (16)."),

@@ -70,7 +70,7 @@ class Swrk:
     """A running worker.  Use it as an async context manager, or await `close` yourself.
 
     `log_path` is where its next request will log; an error quotes it.  With `takes_along`, what it
-    has forked is killed if it is: for a restore, until the tree is somebody's to run.
+    has forked does not outlive it: for a restore, until the tree is somebody's to run.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -265,15 +265,14 @@ class Swrk:
             self.process.poll()
 
     def _end_forks(self) -> None:
-        """End what a worker that was killed had forked: CRIU's helpers wait for it for ever.
+        """End what a worker has left that it had forked: CRIU's helpers wait for it for ever.
 
         It is not reaped yet, so its process group is still its own.
         """
-        pid = self.process.pid
         found = None
         with suppress(ChildProcessError):
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if found is not None and found.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:
             self.kill()
 
     def abandon(self) -> None:

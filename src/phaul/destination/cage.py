@@ -43,13 +43,15 @@ _logger = logging.getLogger("phaul")
 class Cage:
     """The cage of one migration, `name`, for one restore; all methods block.
 
-    Without cgroup v2 it does nothing, and nothing fails for its lack.  `cgroups` is another
-    hierarchy than this host's, for tests.
+    Nothing fails for the lack of cgroup v2, or of a group that can be seen from here: then what is
+    half restored is found as this process's orphans, as long as this process lives.  `cgroups` is
+    another hierarchy than this host's, for tests.
     """
 
     def __init__(self, name: str, cgroups: Cgroups | None = None) -> None:
         self._name = name
         self._apart = _apart(cgroups)
+        self._proc = Proc(cgroups.proc) if cgroups is not None else Proc()
         self._own: LockedGroup | None = None
         self._others: tuple[LockedGroup, ...] = ()
         self._worker = -1
@@ -80,8 +82,9 @@ class Cage:
     def hold(self, pid: int) -> None:
         """Put the restoring worker in, before it is asked for anything."""
         with self._lock:
-            if not self._put_in(pid):
+            if self._over:
                 return
+            self._put_in(pid)
             self._forget_worker()
             with suppress(ProcessLookupError):
                 self._worker = os.pidfd_open(pid)
@@ -89,18 +92,16 @@ class Cage:
             # What loses its CRIU before it was gathered comes to this process: so it is found.
             self._adopt(True)
 
-    def _put_in(self, pid: int) -> bool:
+    def _put_in(self, pid: int) -> None:
         if self._over:
-            return False
+            return
+        self._workers.add(pid)
         try:
             own = self._own or self._make()
-            self._workers.add(pid)
             if self._apart.cgroups.group_of(pid) != own.group:
                 self._apart.cgroups.move(pid, own.group)
         except CgroupError as error:
             _logger.debug("no cage: %s", error)
-            return False
-        return True
 
     def _make(self) -> LockedGroup:
         own = self._planned()
@@ -125,7 +126,7 @@ class Cage:
 
     def _gather(self, root: int, own: str) -> None:
         try:
-            tree = tree_pids(root, Proc(self._apart.cgroups.proc))
+            tree = tree_pids(root, self._proc)
             groups = self._apart.plan(self._name, tree, leave_out={own})
             self._apart.take(groups, existing={own})
         except (CgroupError, SubjectError) as error:
@@ -187,40 +188,48 @@ class Cage:
 
         All else that this process has started is in its own group; what was killed is reaped.
         """
-        if not self._adopts or self._own is None:
+        if not self._adopts:
             return
         until = time.monotonic() + _WAIT_S
         if self._worker >= 0:
             _ended(self._worker, _WAIT_S)  # only then are they this process's
-        while strays := self._strays(self._own):
+        while strays := self._strays():
             if time.monotonic() > until:
                 raise CgroupError(f"still there: PID {strays[0]}, half restored", host=_HOST)
             for pid in reversed(strays):  # children first, as far as that goes
                 _end(pid)
             time.sleep(_PAUSE_S)
 
-    def _strays(self, own: LockedGroup) -> list[int]:
+    def _strays(self) -> list[int]:
         """What is below this process, in no group that it starts anything in; zombies too.
 
         CRIU may have moved it into this process's own group, too.  There it is told by its parent,
         which this process has become: since `hold` it has started nothing itself.
         """
-        cgroups, me = self._apart.cgroups, os.getpid()
-        proc = Proc(cgroups.proc)
-        usual = {own.home, cgroups.group_of(me), None}
+        me, usual = os.getpid(), self._usual()
 
         def restored(pid: int) -> bool:
-            stat = proc.process(pid)
+            stat = self._proc.process(pid)
             if stat is None or stat.start < self._since or pid in {me, *self._workers}:
                 return False
             if stat.parent == me:
                 return True
+            if usual is None:
+                return False  # until its parent is ended
             try:
-                return cgroups.group_of(pid) not in usual
+                return self._apart.cgroups.group_of(pid) not in usual
             except CgroupError:  # one that is removed, or is out of sight
                 return True
 
-        return [pid for pid in tree_pids(me, proc) if restored(pid)]
+        return [pid for pid in tree_pids(me, self._proc) if restored(pid)]
+
+    def _usual(self) -> set[str | None] | None:
+        """The groups in which this process starts what it starts; None where they are unknown."""
+        try:
+            mine = self._apart.cgroups.group_of(os.getpid())
+        except CgroupError:
+            return None
+        return {mine, self._own.home if self._own is not None else mine, None}
 
 
 async def criu_ended(groups: Iterable[LockedGroup], timeout: float) -> None:

@@ -52,6 +52,8 @@ class Chain:
     files: list[int] = field(default_factory=list)
     lazy: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """After `finish`: of each process, what is left to the daemon, as (address, pages)."""
+    elsewhere: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """After `finish`: of each process, what was left on the source, as (address, pages)."""
     _newest: Path | None = None
     _found: dict[int, Pagemap] = field(default_factory=dict)
 
@@ -86,6 +88,9 @@ class Chain:
             (daemon / memory).hardlink_to(images / memory)
             (daemon / path.name).write_bytes(encode_pagemap(for_daemon(told, _PAGES_ID)))
             self.lazy[process] = tuple((r.start, r.pages) for r in told.ranges if is_lazy(r))
+            self.elsewhere[process] = tuple(
+                (r.start, r.pages) for r in found.ranges if _WHERE[r.flags] is Where.ELSEWHERE
+            )
         return daemon
 
     def _add(self, process: int, images: Path, found: Pagemap) -> None:

@@ -38,6 +38,8 @@ __all__ = ["Custody"]
 _SYNC_GRACE_S: Final = 1.0
 """So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
 _GATHER_AFTER_S: Final = 0.3
+_TAKE_OVER_S: Final = 30.0
+"""So long a dead agent's images may take to get to the disk, before it is told of them."""
 _TALK_S: Final = 10.0
 """So long the one who has settled it may go on to talk."""
 
@@ -90,9 +92,21 @@ class Custody:
         """Write down that something is here; raises StateError."""
         self._write(sync=False)
 
-    def took_over(self) -> None:
-        """Write down that it is this process's now, as far as the disk has room."""
-        self._note()
+    async def took_over(self) -> None:
+        """Write down that it is this process's now, as far as the disk has room.
+
+        With what is told of: by that the source may end what it has, and who wrote it may have died
+        before it, or the images, were on the disk.
+        """
+        if self.state is DestinationState.IMAGES and not self.record.durable:
+            with suppress(OSError):
+                for folder in self.incoming.images.iterdir():
+                    self._durability.sync(folder)
+                self._change(durable=await self._durability.reached(_TAKE_OVER_S))
+        try:
+            await in_thread(partial(self._write, sync=True))
+        except StateError as error:
+            _logger.warning("%s", error)
 
     # -- receiving
 
@@ -229,7 +243,7 @@ class Custody:
         """Lay RELEASING ready, for a disk that is full when it has to be written."""
         laid = msgspec.structs.replace(self.record, state=DestinationState.RELEASING)
         try:
-            await in_thread(partial(self._journal.lay, laid, sync=False))
+            await in_thread(self._journal.lay, laid)
         except StateError as error:
             _logger.warning("%s", error)
 

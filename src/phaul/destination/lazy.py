@@ -25,7 +25,7 @@ import anyio
 from phaul.criu.lazydaemon import LazyDaemon
 from phaul.destination.chain import Chain
 from phaul.errors import PageStoreError
-from phaul.pages.store import PageStore, Served, Wire, socket_pair
+from phaul.pages.store import PageStore, Remote, Served, Wire, socket_pair
 
 __all__ = ["Drained", "LazyPages"]
 
@@ -75,13 +75,15 @@ class LazyPages:
         work_dir: Path,
         *,
         wide: bool,
+        remote: Remote | None = None,
         log_level: int = 2,
         host: str = "",
     ) -> Self:
         """Start both; on return a restore with `work_dir` finds the daemon.
 
         `chain` is finished, with `daemon_dir`, and stays the caller's, open until `end`.  `wide`
-        is `Version.wide_page_server` of this host's CRIU.  Raises CriuNotFound, CriuError.
+        is `Version.wide_page_server` of this host's CRIU; `remote` brings what is still on the
+        source, and is the caller's to end before `end`.  Raises CriuNotFound, CriuError.
         """
         ours, theirs = socket_pair()
         try:
@@ -92,7 +94,7 @@ class LazyPages:
         except BaseException:
             ours.close()
             raise
-        store = PageStore(chain.index, chain.files, Wire(wide=wide))
+        store = PageStore(chain.index, chain.files, Wire(wide=wide), remote)
         return cls(daemon, store, ours, chain, host)
 
     @property

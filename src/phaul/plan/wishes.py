@@ -13,10 +13,14 @@ __all__ = ["Compress", "OnTimeout", "Restoring", "Tcp", "Wishes"]
 
 
 class OnTimeout(Enum):
-    """What to do when the pre-copy takes longer than it may."""
+    """What to do when the rounds do not come to the downtime, or take longer than they may.
+
+    THROTTLE slows the process down, as little as will do; where that does not help it cancels.
+    """
 
     CANCEL = "cancel"
     CUTOVER = "cutover"
+    THROTTLE = "throttle"
 
 
 class Compress(Enum):

@@ -17,10 +17,11 @@ from phaul.report.events import (
     RoundProgress,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Drained, Report, Round
+from phaul.report.report import Downtime, Drained, Report, Round, Slowdown, SlowStep
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -44,6 +45,9 @@ __all__ = [
     "RoundProgress",
     "RoundStarted",
     "Running",
+    "SlowStep",
+    "Slowdown",
+    "SlowedDown",
     "SourceGone",
     "Started",
     "Status",

@@ -30,6 +30,7 @@ __all__ = [
     "RoundProgress",
     "RoundStarted",
     "Running",
+    "SlowedDown",
     "SourceGone",
     "Started",
 ]
@@ -98,6 +99,16 @@ class RoundFinished(_Event, frozen=True, kw_only=True, tag="round-finished"):
     round: Round
 
 
+class SlowedDown(_Event, frozen=True, kw_only=True, tag="slowed-down"):
+    """The rounds do not converge: the process has `share` of its CPU time from now on.
+
+    Before, it used `cpus` processors (1.5: one and a half).
+    """
+
+    share: float
+    cpus: float
+
+
 class PreCopyStopped(_Event, frozen=True, kw_only=True, tag="pre-copy-stopped"):
     """No more rounds: `reason` is the value of a `policy.StopReason`, then in words."""
 
@@ -157,6 +168,7 @@ Event = (
     | RoundStarted
     | RoundProgress
     | RoundFinished
+    | SlowedDown
     | PreCopyStopped
     | CutoverStarted
     | Held

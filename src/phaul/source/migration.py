@@ -58,6 +58,7 @@ from phaul.source.ownership import Ledger
 from phaul.source.parting import Parting
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
+from phaul.source.slowing import Slowing
 from phaul.source.telling import Telling
 from phaul.source.unlocking import unlock
 from phaul.storage.entry import bounded
@@ -255,6 +256,7 @@ class Migration:
                     host=self._host,
                     open_channel=self._open_channel,
                     ledger=ledger,
+                    slowing=self._slowing(subject),
                 )
                 tasks.start_soon(self._deadline, begun)
                 tasks.start_soon(self._telling.progress, end)
@@ -291,9 +293,16 @@ class Migration:
         )
 
     async def _deadline(self, begun: float) -> None:
-        if self._order.wishes.on_timeout is OnTimeout.CANCEL:
+        if self._order.wishes.on_timeout is not OnTimeout.CUTOVER:
             await anyio.sleep(max(begun + self._order.wishes.timeout_s - time.monotonic(), 0))
             self._timed_out = self._canceller.request()
+
+    def _slowing(self, subject: Subject) -> Slowing | None:
+        """What slows the process down, None where nobody wants that."""
+        if self._order.wishes.on_timeout is not OnTimeout.THROTTLE:
+            return None
+        order = self._order
+        return Slowing(subject.pid, order.id, order.directory, self._telling.emit)
 
     def _open_channel(self, memory_fd: int, host: str) -> MemoryChannel:
         wishes = self._order.wishes

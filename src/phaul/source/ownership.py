@@ -6,10 +6,11 @@ is what each step does to the tree and to the journal.
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -19,7 +20,7 @@ import msgspec
 
 from phaul.cgroups import LockedGroup
 from phaul.errors import CgroupError, LockUnavailable, OutcomeUnknown, PhaulError, StateError
-from phaul.incarnation import Incarnation
+from phaul.incarnation import Incarnation, boot_id
 from phaul.protocol.ownership import SourceOwner, SourceState
 from phaul.protocol.settlement import Tree
 from phaul.storage.journal import Journal, SourceRecord
@@ -37,6 +38,7 @@ _DYING_S: Final = 0.1
 _POLL_S: Final = 0.001
 _WARM_S: Final = 0.004
 """A kernel whose groups were changed 15 ms ago has no need to wait, one of 20 ms ago has."""
+_SIGKILL: Final = 1 << (signal.SIGKILL - 1)
 _PF_EXITING: Final = 0x4
 """include/linux/sched.h: the task is on its way out, and never again in its own code."""
 
@@ -54,14 +56,10 @@ class Ledger:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A tree that stands still, and what is planned for its second lock.
-
-    `laid` is the record of it that is laid ready, None if there is none.
-    """
+    """A tree that stands still, and what is planned for its second lock."""
 
     tree: tuple[Incarnation, ...]
     groups: tuple[LockedGroup, ...]
-    laid: SourceRecord | None = None
 
 
 class Ownership:
@@ -80,6 +78,8 @@ class Ownership:
         self._tree: tuple[Incarnation, ...] = ()
         self._groups: tuple[LockedGroup, ...] = ()
         self._seen: _Seen | None = None
+        self._over = False
+        self._readying = threading.Lock()
 
     @property
     def state(self) -> SourceState:
@@ -99,38 +99,43 @@ class Ownership:
             await anyio.to_thread.run_sync(self._take)
         self._owner.lock()
 
-    async def get_ready(self) -> None:
+    async def get_ready(self, at_home: anyio.Event) -> None:
         """Make `lock` short, beside the dump, until this is cancelled.
 
-        As soon as CRIU has stopped the whole tree it can be looked at: it changes no more.  Where
-        there is neither a journal nor a second lock, that need not be before the dump is done.
+        As soon as CRIU has stopped the whole tree, and it is `at_home` in its own cgroups, it can
+        be looked at: it changes no more; and written down.  Where there is neither a journal nor a
+        second lock, that need not be before the dump is done.
         """
         if self._lock is None and self._ledger is None:
             return
         warm = True
         while warm or self._seen is None:
-            warm = await anyio.to_thread.run_sync(self._get_ready, abandon_on_cancel=True)
+            ready = partial(self._get_ready, look=at_home.is_set())
+            warm = await anyio.to_thread.run_sync(ready, abandon_on_cancel=True)
             await anyio.sleep(_WARM_S)
 
-    def _get_ready(self) -> bool:
+    def _get_ready(self, *, look: bool) -> bool:
         warm = self._lock is not None and self._lock.warm()
-        if self._seen is None:
-            with suppress(PhaulError):  # `lock` looks again, and says so
+        # It may be abandoned, and go on beside `lock` or `back`: they wait for it here.
+        with self._readying, suppress(PhaulError):  # `lock` looks again, and says so
+            if look and self._seen is None and not self._over:
                 pids = self._pids()
                 # The same once more: what was born before its parent stood still is among them.
                 if _stands_still(pids) and set(self._pids()) == set(pids):
                     seen = self._look(pids)
-                    self._seen = replace(seen, laid=self._lay(seen))
+                    self._write_down(seen)
+                    self._seen = seen
         return warm
 
-    def _lay(self, seen: _Seen) -> SourceRecord | None:
-        """Lay on the disk what the lock is going to write, and what gives it back.
+    def _write_down(self, seen: _Seen) -> None:
+        """Bring to the disk what the lock is going to do, and first what takes that back.
 
-        Returns the first; None where there is no journal, or the root is gone.
+        Whoever finds it can undo it, done or not.  There is nothing to write where there is no
+        journal, or the root is gone.
         """
         root = next((one for one in seen.tree if one.pid == self._subject.pid), None)
         if self._ledger is None or root is None:
-            return None
+            return
         record = SourceRecord(
             id=self._ledger.id,
             key=self._ledger.key,
@@ -139,9 +144,8 @@ class Ownership:
             tree=seen.tree,
             groups=seen.groups,
         )
-        # What is going to be done is on the disk before it is: whoever finds it can undo it.
         self._ledger.journal.prepare(msgspec.structs.replace(record, state=SourceState.BACK))
-        return self._ledger.journal.lay(record)
+        self._record = self._ledger.journal.write(record, sync=True)
 
     def _pids(self) -> list[int]:
         return tree_pids(self._subject.pid, Proc())
@@ -159,15 +163,16 @@ class Ownership:
         return _Seen(tree, groups)
 
     def _take(self) -> None:
-        if self._lock is not None:
-            self._lock.warm()
-        seen = self._seen or self._look(self._pids())
+        with self._readying:
+            seen, self._over = self._seen, True
+        if seen is None:
+            if self._lock is not None:
+                self._lock.warm()
+            seen = self._look(self._pids())
+            self._write_down(seen)
         self._tree, groups = seen.tree, seen.groups
         if self._lock is not None:
             self._lock.warm()
-        self._record = seen.laid or self._lay(seen)
-        if self._record is not None and self._ledger is not None:
-            self._ledger.journal.put()
         if groups and self._lock is not None:
             try:
                 self._lock.take(groups)
@@ -204,6 +209,7 @@ class Ownership:
             return ()
         failures: list[PhaulError] = []
         self._owner.back(whole=whole)
+        await anyio.to_thread.run_sync(self._stop_readying)
         if self._record is not None:
             self._change(state=SourceState.BACK)
             try:
@@ -217,6 +223,10 @@ class Ownership:
                 failures.append(error)
             self._groups = ()
         return tuple(failures)
+
+    def _stop_readying(self) -> None:
+        with self._readying:
+            self._over = True
 
     async def gone(self) -> bool:
         """See to it that the tree is gone, after CRIU was told to kill it; returns whether it is.
@@ -232,15 +242,32 @@ class Ownership:
         if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
             return False
         if left is not Tree.GONE:
-            try:
-                await end_rest(self._tree, self._groups, self._lock)
-            except PhaulError as error:
-                raise OutcomeUnknown(
-                    f"what is left of the process cannot be killed: {error.what}",
-                    fate=self._subject.fate(),
-                ) from error
+            await self._end()
         self._owner.gone()
         return True
+
+    async def kill(self) -> None:
+        """Kill the tree, which was decided, before CRIU does, and look that it is gone.
+
+        For a post-copy, in which CRIU would do it only when it has given all memory.  What has got
+        its SIGKILL is gone; that its memory is taken down is waited for by `tidy`.  Raises
+        OutcomeUnknown if it cannot be killed.
+        """
+        with anyio.CancelScope(shield=True):
+            for one in self._tree:
+                one.signal(signal.SIGKILL)
+            if tree_left(self._tree) is not Tree.GONE:
+                await self._end()
+        self._owner.gone()
+
+    async def _end(self) -> None:
+        try:
+            await end_rest(self._tree, self._groups, self._lock)
+        except PhaulError as error:
+            raise OutcomeUnknown(
+                f"what is left of the process cannot be killed: {error.what}",
+                fate=self._subject.fate(),
+            ) from error
 
     async def tidy(self) -> tuple[PhaulError, ...]:
         """Remove what the second lock has left behind; returns what failed."""
@@ -314,23 +341,13 @@ def tree_left(tree: tuple[Incarnation, ...]) -> Tree:
 
 
 def _lives(one: Incarnation) -> bool:
-    # In this order: what has taken its SIGKILL is exiting.
-    if _killed(one.pid):
-        return False
     found = Proc().process(one.pid)
     if found is None or found.start != one.start or found.state in "ZX":
         return False
-    return not found.flags & _PF_EXITING and one.alive()
-
-
-def _killed(pid: int) -> bool:
-    """Whether SIGKILL is on its way to a process: then it is never again in its own code.
-
-    On a busy machine it may be a while until it has a processor to end on.
-    """
-    status = Proc().status(pid) or {}
-    pending = int(status.get("SigPnd", "0"), 16) | int(status.get("ShdPnd", "0"), 16)
-    return bool(pending & 1 << (signal.SIGKILL - 1))
+    # What has got its SIGKILL is never again in its own code; on a busy machine it may be a while
+    # until it has a processor to end on.
+    dying = found.flags & _PF_EXITING or found.pending & _SIGKILL
+    return not dying and one.boot == boot_id()
 
 
 async def end_rest(

@@ -28,7 +28,7 @@ from phaul.criu.workers import examine_anew
 from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
 from phaul.facts import Survey
 from phaul.network.addresses import IPAddress
-from phaul.plan import CHECKS, Plan, Restoring, Tcp, Wishes
+from phaul.plan import CHECKS, OnTimeout, Plan, Restoring, Tcp, Wishes
 from phaul.plan.compare import ClockOffset, compare, compare_clocks
 from phaul.plan.judge import judge
 from phaul.plan.options import WantedOptions, options_for
@@ -42,6 +42,7 @@ from phaul.report.findings import in_order
 from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.lock import second_lock
 from phaul.subjects.needs import needs
+from phaul.subjects.slow import slowable
 from phaul.subjects.survey import survey
 from phaul.transport.caller import Caller
 
@@ -133,6 +134,8 @@ class Preflight:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
             self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
             if facts.mem_track:
+                if self._wishes.on_timeout is OnTimeout.THROTTLE:
+                    self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
                 self._meter = DirtyMeter(self._pid)
                 await anyio.to_thread.run_sync(self._meter.start)
                 self._meter_begun = time.monotonic()

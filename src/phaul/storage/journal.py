@@ -123,7 +123,6 @@ class Journal(Generic[R]):
         self._note = directory / f".note-{NAME}"
         self._spare = directory / f".back-{NAME}"
         self._next = directory / f".next-{NAME}"
-        self._laid_synced = False
         self.laid: R | None = None
         """What `lay` has laid ready, and `put` has not put in place."""
         self._kind: type[R] = kind
@@ -146,24 +145,23 @@ class Journal(Generic[R]):
             raise self._unwritten(path, error) from error
         return record
 
-    def lay(self, record: R, *, sync: bool = True) -> R:
-        """Lay the next record ready, with `sync` on the disk: `put` then has less to wait for.
+    def lay(self, record: R) -> R:
+        """Lay the next record ready: it has room on the disk then.
 
-        Without, it has room there.  Returns it as it is going to be.  Raises StateError.
+        Returns it as it is going to be.  Raises StateError.
         """
         record = _stamped(record)
         try:
-            write_whole(self._next, msgspec.json.encode(record), sync=sync)
+            write_whole(self._next, msgspec.json.encode(record), sync=False)
         except OSError as error:
             raise self._unwritten(self._next, error) from error
-        self._laid_synced, self.laid = sync, record
+        self.laid = record
         return record
 
     def put(self) -> None:
         """Replace the record by what was laid ready; on the disk on return.  Raises StateError."""
         try:
-            if not self._laid_synced:
-                sync_entry(self._next)
+            sync_entry(self._next)
             self._rename(self._next)
         except OSError as error:
             raise self._unwritten(self.path, error) from error

@@ -25,7 +25,11 @@ _MOST_TEXT: Final = 1 << 28
 
 @dataclass(frozen=True)
 class Stat:
-    """What is used of /proc/PID/stat (proc_pid_stat(5)); `start` is in clock ticks since boot."""
+    """What is used of /proc/PID/stat (proc_pid_stat(5)); `start` is in clock ticks since boot.
+
+    `pending` is a bit for each of the signals 1 to 31 on their way to the main thread.  SIGKILL is
+    among them whoever of the process it was sent to (the kernel's complete_signal()).
+    """
 
     name: str
     state: str
@@ -36,6 +40,7 @@ class Stat:
     flags: int
     threads: int
     start: int
+    pending: int
 
 
 def parse_stat(text: str) -> Stat:
@@ -46,7 +51,7 @@ def parse_stat(text: str) -> Stat:
     try:
         if not found or len(fields[0]) != 1:
             raise ValueError(text)
-        numbers = [int(fields[at]) for at in (1, 2, 3, 4, 6, 17, 19)]
+        numbers = [int(fields[at]) for at in (1, 2, 3, 4, 6, 17, 19, 28)]
     except (ValueError, IndexError):
         raise SubjectError("a stat file in /proc is not as the kernel writes it") from None
     return Stat(name, fields[0], *numbers)

@@ -1,6 +1,8 @@
 """The cage: what goes in, and that nothing is left of it.  With CRIU: tests/engine/test_cage.py."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from phaul.cgroups import Cgroups
 from phaul.destination.cage import Cage, kill_caged
+from phaul.errors import CgroupError
 from tests.unit.fake_cgroups import FakeCgroups
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -113,10 +116,55 @@ def test_a_tree_that_cannot_be_caged_is_left_where_it_is(
     assert place(cgroups) == before
 
 
-def test_without_cgroups_nothing_is_done_and_nothing_fails(
-    monkeypatch: pytest.MonkeyPatch,
+def unseen(_self: Cgroups, pid: int | str) -> str | None:
+    raise CgroupError(f"process {pid} is in cgroup '/..', which cannot be reached here")
+
+
+@pytest.fixture(params=["none", "out of sight"])
+def uncaged(
+    request: pytest.FixtureRequest, cgroups: FakeCgroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cgroups, "find", lambda *_: None)
+    """A host without cgroup v2, and an agent in a group that is not below what it can see."""
+    found = None if request.param == "none" else cgroups
+    monkeypatch.setattr(Cgroups, "find", lambda *_: found)
+    monkeypatch.setattr(FakeCgroups, "group_of", unseen)
+
+
+ORPHANS = """
+import os, sys, time
+sys.stdin.readline()
+for _ in range(2):
+    if not os.fork():
+        os.setsid()
+        os.fork()
+        os.write(1, b"%d\\n" % os.getpid())
+        time.sleep(600)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.usefixtures("uncaged")
+def test_without_a_cage_what_lost_its_criu_is_ended_all_the_same() -> None:
+    cage = Cage("ab12")
+    worker = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with worker:
+        cage.prepare(worker.pid)
+        cage.hold(worker.pid)
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(b"go on\n")
+        worker.stdin.flush()
+        made = [int(worker.stdout.readline()) for _ in range(4)]
+        worker.kill()
+        cage.kill()
+        assert [pid for pid in made if Path(f"/proc/{pid}").exists()] == []
+    assert cage.groups == ()
+
+
+@pytest.mark.usefixtures("uncaged")
+def test_without_a_cage_nothing_fails() -> None:
     cage = Cage("ab12")
     cage.prepare(WORKER)
     cage.hold(WORKER)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,18 +179,57 @@ async def test_a_journal_that_cannot_be_written_locks_nothing(
     until(lambda: running(subject.pid))
 
 
-async def test_what_is_made_ready_beside_the_dump_changes_nothing_yet(
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if CRIU had stopped the tree."""
+    monkeypatch.setattr(module, "_stands_still", lambda _pids: True)
+
+
+@pytest.mark.usefixtures("traced")
+async def test_what_is_written_beside_the_dump_changes_nothing_yet(
     subject: Subject, ledger: Ledger, lock: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_stands_still", lambda _pids: True)  # as if it were traced
     made = Ownership(subject, ledger, second_lock=True)
     made.freeze()
-    await made.get_ready()
-    assert ledger.journal.read() is None
+    at_home = anyio.Event()
+    at_home.set()
+    await made.get_ready(at_home)
+    assert lock.done == [("plan", None)]
+    assert on_disk(ledger) is SourceState.LOCKED
     assert running(subject.pid)
     monkeypatch.setattr(journal_module, "write_whole", full)  # nothing is left to be written
     await made.lock()
     assert lock.done == [("plan", None), ("take", SourceState.LOCKED)]
+
+
+@pytest.mark.usefixtures("traced")
+async def test_a_dump_that_fails_takes_back_what_was_written_beside_it(
+    subject: Subject, ledger: Ledger, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what is being written, by a thread that was abandoned, at that moment."""
+    begun, go_on = threading.Event(), threading.Event()
+    write = Journal.write
+
+    def slow(self: Journal[SourceRecord], record: SourceRecord, *, sync: bool) -> SourceRecord:
+        if record.state is SourceState.LOCKED:
+            begun.set()
+            assert go_on.wait(10)
+        return write(self, record, sync=sync)
+
+    monkeypatch.setattr(Journal, "write", slow)
+    made = Ownership(subject, ledger, second_lock=True)
+    made.freeze()
+    async with anyio.create_task_group() as tasks:
+        at_home = anyio.Event()
+        at_home.set()
+        tasks.start_soon(made.get_ready, at_home)
+        await anyio.to_thread.run_sync(begun.wait)
+        tasks.cancel_scope.cancel()
+    threading.Timer(0.05, go_on.set).start()
+    assert await made.back() == ()
+    assert on_disk(ledger) is SourceState.BACK
+    assert lock.done == [("plan", None)]
+    assert running(subject.pid)
 
 
 async def test_a_cancel_does_not_tear_the_lock_apart(
@@ -334,17 +374,18 @@ async def test_what_is_left_of_a_tree(tree: "subprocess.Popen[bytes]") -> None:
     assert tree_left(all_of_it) is Tree.GONE
 
 
-@pytest.mark.parametrize("key", ["SigPnd", "ShdPnd"])
 async def test_what_is_being_killed_counts_as_gone(
-    tree: "subprocess.Popen[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+    tree: "subprocess.Popen[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine it may be long until it ends, but it is never again in its own code."""
-    real, fake = Path(f"/proc/{tree.pid}"), tmp_path / str(tree.pid)
-    fake.mkdir()
-    (fake / "stat").write_text((real / "stat").read_text())
+    name, _, rest = Path(f"/proc/{tree.pid}/stat").read_text().rpartition(") ")
+    fields = rest.split()
+    fake = tmp_path / str(tree.pid) / "stat"
+    fake.parent.mkdir()
     monkeypatch.setattr(module, "Proc", lambda: Proc(tmp_path))
-    for pending, left in ((1 << 8, Tree.GONE), (~(1 << 8) & (1 << 64) - 1, Tree.WHOLE)):
-        (fake / "status").write_text(f"Name:\tsh\n{key}:\t{pending:016x}\n")
+    for pending, left in ((1 << 8, Tree.GONE), (~(1 << 8) & (1 << 31) - 1, Tree.WHOLE)):
+        fields[28] = str(pending)
+        fake.write_text(f"{name}) {' '.join(fields)}")
         assert tree_left(incarnations(tree.pid)) is left
 
 

@@ -55,7 +55,7 @@ class FakeProc:
         (here / "stat").write_text(
             f"{number} ({name}) S {parent} {number if group is None else group} "
             f"{number if session is None else session} {terminal} -1 0 {middle} "
-            f"{1000 + number} 0\n"
+            f"{1000 + number} 0 0 0 0 0 0 0 0 0 0\n"
         )
         (here / "status").write_text(
             f"Name:\t{name}\nTracerPid:\t{tracer}\nNSpid:\t{number}\t{inner or number}\n"

@@ -18,7 +18,7 @@ from phaul.subjects.nettables import parse_inet, parse_netlink, parse_packet
 from phaul.subjects.proc import parse_stat, parse_status
 from phaul.subjects.sockdiag import parse_answers, parse_groups, parse_unix
 
-STAT = "42 (a) R (b) S 7 42 41 34816 -1 4194304 " + "0 " * 12 + "12345 0 0\n"
+STAT = "42 (a) R (b) S 7 42 41 34816 -1 4194304 " + "0 " * 12 + "12345 " + "0 " * 8 + "256 0\n"
 STATUS = "Name:\tx\nTgid:\t42\nTracerPid:\t0\nNSpid:\t42\t1\n"
 SMAPS = """\
 7f0000000000-7f0000200000 rw-p 00000000 00:00 0
@@ -93,6 +93,7 @@ def test_stat_of_a_name_that_looks_like_fields() -> None:
     stat = parse_stat(STAT)
     assert (stat.name, stat.state, stat.parent) == ("a) R (b", "S", 7)
     assert (stat.group, stat.session, stat.terminal, stat.start) == (42, 41, 34816, 12345)
+    assert stat.pending == 256
 
 
 def test_a_name_cannot_pretend_to_be_another_line_of_status() -> None:

@@ -22,11 +22,12 @@ from phaul.report import (
     RoundFinished,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
 from phaul.report.report import PAGE_SIZE
-from phaul.report.units import clean, duration, size
+from phaul.report.units import clean, duration, size, slowed
 
 __all__ = ["Narrator"]
 
@@ -67,6 +68,8 @@ class Narrator:
             case RoundFinished(round=done):
                 label = look.paint(f"round {done.number:<2}", "bold")
                 return f"{label}  {round_text(done, verbose=self._verbose > 0)}"
+            case SlowedDown(share=share):
+                return f"slower    it does not converge: {slowed(share)} of its CPU time"
             case PreCopyStopped(explanation=why):
                 return f"cutover   {clean(why)}"
             case _:

@@ -10,7 +10,7 @@ from phaul.cli.render.outcome import Moved
 from phaul.report import Downtime, Report, Round
 from phaul.report.report import PAGE_SIZE
 from phaul.report.status import RoundDone
-from phaul.report.units import duration, rate, size
+from phaul.report.units import duration, rate, size, slowed
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
 
@@ -56,6 +56,8 @@ def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = 
         said.append(f"dirtied {rate(done.dirty_rate):>10}")
     if dirty and done.predicted_downtime_s is not None:
         said.append(f"downtime now about {duration(done.predicted_downtime_s)}")
+    if done.share < 1:
+        said.append(slowed(done.share))
     if verbose:
         said.append(f"frozen {duration(done.frozen_s)}")
         said.append(f"took {duration(done.seconds)}")
@@ -81,5 +83,6 @@ def _result(report: Report) -> list[Row]:
         ("process", f"{report.name} runs on {there}, PID {pid}{gone}", "good"),
         ("downtime", downtime, "bold"),
         ("sent", sent, "bold"),
+        ("slowed", str(report.slowdown or ""), "warning"),
         *(("warning", warning, "warning") for warning in report.warnings),
     ]
