@@ -1,0 +1,116 @@
+"""The results of `bench.peers` in numbers: as Markdown, for a terminal and for the docs.  Pure."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.peers.demands import DEMANDS, LEAST, Spread, judge, spread
+from bench.peers.results import PlaceResults, Results, Row, Sample
+from phaul.report.units import duration, size
+
+__all__ = [
+    "DOCUMENT",
+    "HEADS",
+    "MADE",
+    "NAMES",
+    "cells",
+    "facts_text",
+    "lost",
+    "markdown",
+    "of_each",
+    "replaced",
+    "spread_text",
+]
+
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "peers.md"
+MADE: Final = Path(__file__).parent / "results.json"
+"""The run that the docs show."""
+NAMES: Final = {"native": "Natively: no dirty tracking, so stop and copy", "guest": "In a guest"}
+HEADS: Final = ("", "turns", "downtime", "in all", "over the link", "CPU", "rounds", "phaul's own")
+_BEGIN: Final = "<!-- Made by `python -m bench.peers --write`; changes here are lost. -->\n"
+_END: Final = "<!-- The end of what is made. -->\n"
+_NONE: Final = "\u2013"
+
+
+def of_each(samples: Sequence[Sample], of: Callable[[Sample], float | None]) -> Spread | None:
+    """The spread of a figure over the moves that lost nothing."""
+    values = [of(sample) for sample in samples if not sample.error]
+    return spread([value for value in values if value is not None])
+
+
+def lost(samples: Sequence[Sample]) -> int:
+    """How many moves failed, or lost something."""
+    return sum(bool(sample.error) for sample in samples)
+
+
+def spread_text(found: Spread | None, said: Callable[[float], str]) -> str:
+    """`210 ms (198 ms to 240 ms)`: the median, and the quartiles if there are enough values."""
+    if found is None:
+        return _NONE
+    if found.turns < LEAST:
+        return said(found.median)
+    return f"{said(found.median)} ({said(found.low)} to {said(found.high)})"
+
+
+def cells(contender: str, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """A line of a scenario's table; see HEADS."""
+    failed = lost(samples)
+    turns = str(len(samples) - failed) + (f", {failed} failed" if failed else "")
+    rounds = of_each(samples, lambda s: s.rounds)
+    return (
+        contender,
+        turns,
+        spread_text(of_each(samples, lambda s: s.gap_s), duration),
+        spread_text(of_each(samples, lambda s: s.total_s), duration),
+        _median(of_each(samples, lambda s: s.bytes), size),
+        _median(of_each(samples, lambda s: s.cpu_s), duration),
+        f"{rounds.median:g}" if rounds else _NONE,
+        _median(of_each(samples, lambda s: s.own_s), duration),
+    )
+
+
+def _median(found: Spread | None, said: Callable[[float], str]) -> str:
+    return _NONE if found is None else said(found.median)
+
+
+def facts_text(place: PlaceResults) -> str:
+    """Where it was measured, in a sentence."""
+    return ", ".join(f"{name} {said}" for name, said in place.facts.items())
+
+
+def replaced(page: str, results: Results | None) -> str:
+    """The page with what was measured; None if nothing was yet."""
+    before, _, rest = page.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    made = markdown(results) if results else "No run is recorded yet.\n"
+    return f"{before}{_BEGIN}{made}{_END}{after}"
+
+
+def markdown(results: Results) -> str:
+    """All of it."""
+    lines = [f"Measured on {results.when}.", "", *_demands(results)]
+    for place in results.places:
+        lines += ["", f"### {NAMES[place.place]}", "", f"{facts_text(place)}."]
+        for row in place.rows:
+            lines += ["", f"**{row.scenario}**", "", *_row(row)]
+        if place.left_out:
+            left = "; ".join(f"{one.what} ({one.why})" for one in place.left_out)
+            lines += ["", f"Left out: {left}."]
+    return "\n".join(lines) + "\n"
+
+
+def _demands(results: Results) -> list[str]:
+    lines = ["| what | came to | at most | |", "| --- | --- | --- | --- |"]
+    for demand in DEMANDS:
+        found = judge(demand, results)
+        lines.append(
+            f"| {demand.what} | {found.came or _NONE} | {found.limit} "
+            f"| {found.verdict}{': ' + found.why if found.why else ''} |"
+        )
+    return lines
+
+
+def _row(row: Row) -> list[str]:
+    shown = [cells(name, samples) for name, samples in row.samples.items()]
+    lines = [f"| {' | '.join(HEADS)} |".replace("|  |", "| |"), "|" + " --- |" * len(HEADS)]
+    return [*lines, *(f"| {' | '.join(each)} |" for each in shown)]
