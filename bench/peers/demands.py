@@ -20,14 +20,12 @@ Verdict = Literal["met", "missed", "no figure"]
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, the quartiles, the least and the most, of `turns` values."""
+    """A median and the quartiles of `turns` values."""
 
     turns: int
     median: float
     low: float
     high: float
-    least: float
-    most: float
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -38,7 +36,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     if turns == 1:
         values = [*values, *values]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(turns, statistics.median(values), low, high, min(values), max(values))
+    return Spread(turns, statistics.median(values), low, high)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Final
@@ -48,16 +48,24 @@ class Lost(Exception):
 
 
 class Bench:
-    """One place's measurements; `place` is where this runs."""
+    """One place's measurements; `place` is where this runs, `folder` where the images lie.
 
-    def __init__(self, place: Place) -> None:
+    `close` it at the end; nothing is left behind.
+    """
+
+    def __init__(self, place: Place, folder: Path) -> None:
         self._place: Place = place
-        self._folder = machine.mounted()
+        self._folder = folder
         self._mover = machine.Group("mover")
         self._victims = machine.Group("victim")
         self._number = 0
         self.tracked = machine.tracked()
         self._options = machine.migrate_options()
+
+    def close(self) -> None:
+        """Remove what was made to measure with."""
+        self._mover.remove()
+        self._victims.remove()
 
     def takes_part(self, one: Contender) -> str | None:
         """Why a contender is left out here, None if it is not."""
@@ -225,8 +233,9 @@ def main() -> None:
         wanted = demanded(DEMANDS, place)
     if asked.quick:
         wanted = thinned(wanted)
-    for line in Bench(place).run(wanted, asked.turns):
-        print(msgspec.json.encode(line).decode(), flush=True)
+    with machine.mounted() as folder, closing(Bench(place, folder)) as bench:
+        for line in bench.run(wanted, asked.turns):
+            print(msgspec.json.encode(line).decode(), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@ Used inside, where CRIU works.  Who moves, who is moved and the link are in grou
 import os
 import platform
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from phaul import __version__
 from phaul.cgroups import Cgroups
 
-__all__ = ["FOLDER", "Group", "facts", "free_mb", "migrate_options", "mounted", "tracked"]
+__all__ = ["Group", "facts", "free_mb", "migrate_options", "mounted", "tracked"]
 
-FOLDER: Final = Path("/run/phaul-bench")
+_FOLDER: Final = Path("/run/phaul-bench")
 _TO_END_S: Final = 30.0
 _INTO: Final = ("/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"')
 
@@ -60,17 +61,26 @@ class Group:
 
     def end(self) -> None:
         """End all that is in it, and wait until it is gone."""
-        (self._path / "cgroup.kill").write_text("1")
-        self._cgroups.wait_empty(self.name, _TO_END_S)
+        self._cgroups.kill(self.name, _TO_END_S)
+
+    def remove(self) -> None:
+        """Remove it, and what a move that was ended has left below it; nothing is in it."""
+        for folder, _, _ in os.walk(self._path, topdown=False):
+            os.rmdir(folder)  # noqa: PTH106 -- as it is walked
 
 
-def mounted() -> Path:
+@contextmanager
+def mounted() -> Iterator[Path]:
     """A folder in memory with room for all images: a disk's speed is not what is compared."""
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    _FOLDER.mkdir(mode=0o700)
     options = "size=95%,mode=0700"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(FOLDER)]
-    subprocess.run(mount, check=True, timeout=_TO_END_S)
-    return FOLDER
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(_FOLDER)]
+    try:
+        subprocess.run(mount, check=True, timeout=_TO_END_S)
+        yield _FOLDER
+    finally:
+        subprocess.run(["umount", str(_FOLDER)], check=False, timeout=_TO_END_S)
+        _FOLDER.rmdir()
 
 
 def tracked() -> bool:
@@ -103,7 +113,7 @@ def facts(*, tracks: bool) -> dict[str, str]:
     return {
         "phaul": __version__,
         "CRIU": said.stdout.split()[1],
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "dirty memory": "tracked" if tracks else "not tracked",
         "processors": str(os.cpu_count()),
         "memory": f"{_meminfo('MemTotal') / (1 << 20):.0f} GiB",

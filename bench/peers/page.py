@@ -7,7 +7,7 @@ from bench.peers.contenders import CONTENDERS
 from bench.peers.demands import DEMANDS, Judged, judge
 from bench.peers.plot import scaling_plot
 from bench.peers.results import PlaceResults, Results
-from bench.peers.tables import HEADS, NAMES, cells, facts_text
+from bench.peers.tables import HEADS, NAMES, cells, facts_text, parts
 from phaul.report.html.markup import Markup, el, join
 from phaul.report.html.style import CSS
 
@@ -78,8 +78,13 @@ def _place(place: PlaceResults) -> Markup:
         el("p", f"{facts_text(place)}.", class_="soft"),
         join(el("div", wide, class_="wide"), el("div", narrow, class_="narrow")) if wide else None,
         *(
-            _table(str(row.scenario), [cells(*each) for each in row.samples.items()])
+            _table(str(row.scenario), [HEADS, *(cells(*each) for each in row.samples.items())])
             for row in place.rows
+        ),
+        *(
+            _table(f"The parts of phaul's downtime, {row.scenario}", shown)
+            for row in place.rows
+            if (shown := parts(row))
         ),
         el("p", f"Left out: {'; '.join(left)}.", class_="soft") if left else None,
     )
@@ -98,10 +103,11 @@ def _contenders() -> Markup:
 
 
 def _table(caption: str, rows: Sequence[Sequence[str]]) -> Markup:
-    head = join(*(el("th", t, scope="col") if t else el("td") for t in HEADS))
+    heads, *rest = rows
+    head = join(*(el("th", t, scope="col") if t else el("td") for t in heads))
     lines = (
         el("tr", el("th", row[0], scope="row"), *(el("td", cell) for cell in row[1:]))
-        for row in rows
+        for row in rest
     )
     table = el("table", el("caption", caption), el("thead", el("tr", head)), el("tbody", *lines))
     return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)

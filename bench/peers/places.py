@@ -1,5 +1,6 @@
 """Runs the program inside: natively in the sandbox, or in a guest of the lab.  Runs on the host."""
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -8,8 +9,9 @@ from typing import Final
 import msgspec
 
 from bench.peers.demands import DEMANDS, demanded
-from bench.peers.results import Line, PlaceResults, Taken, gathered
+from bench.peers.results import LeftOut, Line, PlaceResults, Taken, gathered
 from bench.peers.scenarios import Place, scenarios, thinned
+from lab.errors import CommandError, LabError
 
 __all__ = ["measure"]
 
@@ -25,7 +27,7 @@ _decoder: Final = msgspec.json.Decoder(Line)
 def measure(place: Place, turns: int, *, quick: bool, only_demanded: bool) -> PlaceResults:
     """Measure all of a place, and tell each sample as it comes.
 
-    What was measured when the program inside failed, or was interrupted, is what there is.
+    When the program inside fails, or is interrupted, what was measured so far is kept.
     """
     options = [*(["--quick"] if quick else []), *(["--demanded"] if only_demanded else [])]
     argv = ["python3", "-m", "bench.peers.inside", place, str(turns), *options]
@@ -51,13 +53,13 @@ def _told(lines: Iterator[str]) -> Iterable[Line]:
                     flush=True,
                 )
             yield line
-    except KeyboardInterrupt:
-        print("interrupted: what was measured so far is kept", file=sys.stderr)
+    except (LabError, KeyboardInterrupt) as error:
+        why = str(error) or "it was interrupted"
+        print(f"what was measured so far is kept: {why}", file=sys.stderr)
+        yield LeftOut(what="the rest", why=why.splitlines()[0][:200])
 
 
 def _native(argv: list[str]) -> Iterator[str]:
-    import subprocess
-
     from tools.run_tests import prepared_sandbox
 
     with prepared_sandbox().popen(argv, stdout=subprocess.PIPE) as process:
@@ -70,7 +72,7 @@ def _native(argv: list[str]) -> Iterator[str]:
         finally:
             timer.cancel()
         if process.wait():
-            print(f"the program inside ended with status {process.returncode}", file=sys.stderr)
+            raise CommandError("sandbox", argv, process.returncode, b"", b"")
 
 
 def _guest(argv: list[str], memory_mib: int) -> Iterator[str]:
@@ -83,5 +85,5 @@ def _guest(argv: list[str], memory_mib: int) -> Iterator[str]:
         install(lab.src, folder)
         with lab.src.spawn(argv, cwd=PROJECT, env=ENVIRONMENT) as command:
             yield from command.stdout.lines(_LINE_S)
-            if command.wait():
-                print(command.stderr.read().decode(errors="replace")[-2000:], file=sys.stderr)
+            if status := command.wait():
+                raise CommandError("guest", argv, status, b"", command.stderr.read())

@@ -11,7 +11,7 @@ from bench.peers.contenders import CONTENDERS
 from bench.peers.demands import Spread
 from bench.peers.results import PlaceResults
 from bench.peers.scenarios import Scenario, scaling
-from bench.peers.tables import of_each
+from bench.peers.tables import of_each, spread_text
 from phaul.report.html.markup import Markup
 from phaul.report.html.svg import Log, dot, drawing, label, polyline, rule, second_ticks
 from phaul.report.units import duration
@@ -93,7 +93,7 @@ def _curve(curve: Curve, x: Log, y: Log, *, square: bool) -> list[Markup | None]
         polyline([(x(size), y(found.median)) for size, found in curve.points], kind)
     ]
     for size, found in curve.points:
-        tip = f"{curve.name}, {_size_text(size)}: {duration(found.median)}, {found.turns} turns"
+        tip = f"{curve.name}, {_size_text(size)}: {spread_text(found, duration)}"
         shapes.append(rule(x(size), y(found.low), x(size), y(found.high), kind))
         shapes.append(dot(x(size), y(found.median), kind, tip=tip, square=square))
     return shapes

@@ -18,6 +18,7 @@ __all__ = [
     "lost",
     "markdown",
     "of_each",
+    "parts",
     "replaced",
     "spread_text",
 ]
@@ -69,6 +70,19 @@ def cells(contender: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     )
 
 
+def parts(row: Row) -> list[tuple[str, ...]]:
+    """The parts of the downtime, by phaul's reports: medians, a line a contender, with heads."""
+    lines: list[tuple[str, ...]] = []
+    for name, samples in row.samples.items():
+        whole = [sample for sample in samples if sample.parts and not sample.error]
+        if whole:
+            names = list(whole[0].parts)
+            each = (spread([sample.parts.get(part, 0.0) for sample in whole]) for part in names)
+            found = [_median(one, duration) for one in each]
+            lines += [(name, *found)] if lines else [("", *names), (name, *found)]
+    return lines
+
+
 def _median(found: Spread | None, said: Callable[[float], str]) -> str:
     return _NONE if found is None else said(found.median)
 
@@ -92,7 +106,11 @@ def markdown(results: Results) -> str:
     for place in results.places:
         lines += ["", f"### {NAMES[place.place]}", "", f"{facts_text(place)}."]
         for row in place.rows:
-            lines += ["", f"**{row.scenario}**", "", *_row(row)]
+            heads_and_lines = [HEADS, *(cells(*each) for each in row.samples.items())]
+            lines += ["", f"**{row.scenario}**", "", *_table(heads_and_lines)]
+        for row in place.rows:
+            if shown := parts(row):
+                lines += ["", f"The parts of phaul's downtime, {row.scenario}:", "", *_table(shown)]
         if place.left_out:
             left = "; ".join(f"{one.what} ({one.why})" for one in place.left_out)
             lines += ["", f"Left out: {left}."]
@@ -110,7 +128,6 @@ def _demands(results: Results) -> list[str]:
     return lines
 
 
-def _row(row: Row) -> list[str]:
-    shown = [cells(name, samples) for name, samples in row.samples.items()]
-    lines = [f"| {' | '.join(HEADS)} |".replace("|  |", "| |"), "|" + " --- |" * len(HEADS)]
-    return [*lines, *(f"| {' | '.join(each)} |" for each in shown)]
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    head, *rest = (f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return [head, "|" + " --- |" * len(lines[0]), *rest]
