@@ -5,8 +5,8 @@
     python -m bench.peers --from RESULTS.json --write          puts it into docs/peers.md
 
 Each contender moves the same process over the same link, and they take turns.  What comes of it:
-results.json, a page made from it, and what is printed: the tables, and what phaul has to come to,
-met or missed with the ratio.  The exit status is 1 if something is missed.
+results.json, plots and a page made from it, and what is printed: the tables, and what phaul has to
+come to, met or missed with the ratio.  The exit status is 1 if something is missed.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from bench.peers.demands import DEMANDS, LEAST, judge
-from bench.peers.page import page
+from bench.peers.page import page, picture
 from bench.peers.results import Results
 from bench.peers.scenarios import PLACES, Place
-from bench.peers.tables import DOCUMENT, MADE, markdown, replaced
+from bench.peers.tables import DOCUMENT, MADE, PICTURES, markdown, replaced
 
 _OUT: Final = Path("build/peers")
 
@@ -44,6 +44,18 @@ def write(results: Results, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_bytes(encoded(results))
     (out / "index.html").write_text(page(results))
+    for place in results.places:
+        if drawn := picture(place):
+            (out / f"scaling-{place.place}.svg").write_text(drawn)
+
+
+def write_docs(results: Results) -> None:
+    """Put the results, their plots and their tables into the docs."""
+    MADE.write_bytes(encoded(results))
+    for place in results.places:
+        if drawn := picture(place):
+            (DOCUMENT.parent / PICTURES.format(place.place)).write_text(drawn)
+    DOCUMENT.write_text(replaced(DOCUMENT.read_text(), results))
 
 
 def encoded(results: Results) -> bytes:
@@ -79,8 +91,7 @@ def main() -> int:
             out=asked.out,
         )
     if asked.write:
-        MADE.write_bytes(encoded(results))
-        DOCUMENT.write_text(replaced(DOCUMENT.read_text(), results))
+        write_docs(results)
     print(markdown(results))
     judged = [judge(demand, results) for demand in DEMANDS]
     print("\n".join(map(str, judged)))

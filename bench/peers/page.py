@@ -11,7 +11,7 @@ from bench.peers.tables import HEADS, NAMES, cells, facts_text, parts
 from phaul.report.html.markup import Markup, el, join
 from phaul.report.html.style import CSS
 
-__all__ = ["page"]
+__all__ = ["page", "picture"]
 
 _WIDE: Final = 810.0
 _NARROW: Final = 340.0
@@ -52,6 +52,16 @@ def page(results: Results) -> str:
     footer = el("footer", f"Measured on {results.when} by phaul's bench.peers.")
     body = el("body", header, main, footer)
     return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+def picture(place: PlaceResults) -> str | None:
+    """The scaling plot as an SVG file of its own; None where nothing of it was measured."""
+    drawn = scaling_plot(place, _WIDE)
+    if drawn is None:
+        return None
+    style = el("style", Markup(f"{CSS}{_PEERS}text {{ font-family: system-ui, sans-serif; }}\n"))
+    name = '<svg xmlns="http://www.w3.org/2000/svg" '
+    return drawn.replace("<svg ", name, 1).replace("</svg>", f"{style}</svg>") + "\n"
 
 
 def _demands(results: Results) -> Markup:

@@ -10,7 +10,7 @@ from typing import Final
 from bench.peers.contenders import CONTENDERS
 from bench.peers.demands import Spread
 from bench.peers.results import PlaceResults
-from bench.peers.scenarios import Scenario, scaling
+from bench.peers.scenarios import scales
 from bench.peers.tables import of_each, spread_text
 from phaul.report.html.markup import Markup
 from phaul.report.html.svg import Log, dot, drawing, label, polyline, rule, second_ticks
@@ -38,7 +38,7 @@ class Curve:
 def curves(place: PlaceResults) -> list[Curve]:
     """Those that have a point at least."""
     wanted = sorted(
-        (row for row in place.rows if _scales(row.scenario, place)),
+        (row for row in place.rows if scales(row.scenario, place.place)),
         key=lambda row: row.scenario.size_mb,
     )
     found = []
@@ -51,10 +51,6 @@ def curves(place: PlaceResults) -> list[Curve]:
         if points:
             found.append(Curve(one.name, one.mark, tuple(points)))
     return found
-
-
-def _scales(scenario: Scenario, place: PlaceResults) -> bool:
-    return scenario.same == scaling(scenario.size_mb, place.place).same
 
 
 def scaling_plot(place: PlaceResults, width: float) -> Markup | None:

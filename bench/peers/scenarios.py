@@ -4,7 +4,17 @@ from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["PLACES", "PLAIN_MB", "Place", "Scenario", "churning", "scaling", "scenarios", "thinned"]
+__all__ = [
+    "PLACES",
+    "PLAIN_MB",
+    "Place",
+    "Scenario",
+    "churning",
+    "scales",
+    "scaling",
+    "scenarios",
+    "thinned",
+]
 
 Place = Literal["native", "guest"]
 PLACES: Final[tuple[Place, ...]] = ("native", "guest")
@@ -58,6 +68,11 @@ _GUEST: Final = ("by hand", "original", "phaul", "post-copy")
 def scaling(size_mb: int, place: Place) -> Scenario:
     """One of those that differ in nothing but their size."""
     return Scenario(size_mb, _RATE, _SET_PAGES, None, _NATIVE if place == "native" else _GUEST)
+
+
+def scales(scenario: Scenario, place: Place) -> bool:
+    """Whether it is one of those."""
+    return scenario.same == scaling(scenario.size_mb, place).same
 
 
 def churning(rate: int, place: Place, working_set: int = 0) -> Scenario:

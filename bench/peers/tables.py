@@ -6,6 +6,7 @@ from typing import Final
 
 from bench.peers.demands import DEMANDS, LEAST, Spread, judge, spread
 from bench.peers.results import PlaceResults, Results, Row, Sample
+from bench.peers.scenarios import scales
 from phaul.report.units import duration, size
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "HEADS",
     "MADE",
     "NAMES",
+    "PICTURES",
     "cells",
     "facts_text",
     "lost",
@@ -26,6 +28,8 @@ __all__ = [
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "peers.md"
 MADE: Final = Path(__file__).parent / "results.json"
 """The run that the docs show."""
+PICTURES: Final = "images/peers-{}.svg"
+"""Where the plots lie, from the docs."""
 NAMES: Final = {"native": "Natively: no dirty tracking, so stop and copy", "guest": "In a guest"}
 HEADS: Final = ("", "turns", "downtime", "in all", "over the link", "CPU", "rounds", "phaul's own")
 _BEGIN: Final = "<!-- Made by `python -m bench.peers --write`; changes here are lost. -->\n"
@@ -96,15 +100,17 @@ def replaced(page: str, results: Results | None) -> str:
     """The page with what was measured; None if nothing was yet."""
     before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    made = markdown(results) if results else "No run is recorded yet.\n"
+    made = markdown(results, PICTURES) if results else "No run is recorded yet.\n"
     return f"{before}{_BEGIN}{made}{_END}{after}"
 
 
-def markdown(results: Results) -> str:
-    """All of it."""
+def markdown(results: Results, pictures: str = "") -> str:
+    """All of it; `pictures` is where the plots are from there, with {} for the place."""
     lines = [f"Measured on {results.when}.", "", *_demands(results)]
     for place in results.places:
         lines += ["", f"### {NAMES[place.place]}", "", f"{facts_text(place)}."]
+        if pictures and any(scales(row.scenario, place.place) for row in place.rows):
+            lines += ["", f"![Downtime over memory]({pictures.format(place.place)})"]
         for row in place.rows:
             heads_and_lines = [HEADS, *(cells(*each) for each in row.samples.items())]
             lines += ["", f"**{row.scenario}**", "", *_table(heads_and_lines)]

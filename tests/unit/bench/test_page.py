@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from bench.peers.__main__ import encoded
 from bench.peers.contenders import CONTENDERS
-from bench.peers.page import page
+from bench.peers.page import page, picture
 from bench.peers.plot import curves, scaling_plot, spaced
 from bench.peers.results import LeftOut, PlaceResults, Results, Sample
 from bench.peers.scenarios import churning, scaling
-from bench.peers.tables import DOCUMENT, MADE, markdown, replaced
+from bench.peers.tables import DOCUMENT, MADE, PICTURES, markdown, replaced
 from tests.unit.bench.made import place_of, taken
 
 SIZES = (64, 256, 1024)
@@ -98,6 +98,14 @@ def test_the_page_needs_nothing_else(results: Results) -> None:
     assert made.count("<svg") == 2
 
 
+def test_the_plot_is_a_file_of_its_own(place: PlaceResults) -> None:
+    drawn = picture(place)
+    assert drawn is not None
+    assert ET.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+    assert drawn.count("<style>") == 1
+    assert picture(place_of("native")) is None
+
+
 def test_the_tables_tell_what_failed_and_what_is_missing(results: Results) -> None:
     made = markdown(results)
     assert "1, 1 failed" in made
@@ -110,7 +118,8 @@ def test_the_tables_tell_what_failed_and_what_is_missing(results: Results) -> No
 def test_only_what_is_made_is_replaced(results: Results) -> None:
     document = DOCUMENT.read_text()
     filled = replaced(document, results)
-    assert markdown(results) in filled
+    assert markdown(results, PICTURES) in filled
+    assert "![Downtime over memory](images/peers-guest.svg)" in filled
     assert replaced(filled, None) == replaced(document, None)
     assert filled.partition("## What came of it")[0] == document.partition("## What came of it")[0]
 
