@@ -159,7 +159,9 @@ class Bench:
             for name, begun, ended in json.loads((folder / f"{end}.json").read_text())["spans"]
         ]
         own = own_share(stretch, spans)
-        return msgspec.structs.replace(sample, own_s=own, steps=within(stretch, spans))
+        return msgspec.structs.replace(
+            sample, own_s=sum(own.values()), own=own, steps=within(stretch, spans)
+        )
 
     def _move(self, scenario: Scenario, one: Contender, pid: int, folder: Path) -> Sample:
         with ExitStack() as stack:

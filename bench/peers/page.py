@@ -7,7 +7,7 @@ from bench.peers.contenders import CONTENDERS
 from bench.peers.demands import DEMANDS, Judged, judge
 from bench.peers.plot import scaling_plot
 from bench.peers.results import PlaceResults, Results
-from bench.peers.tables import HEADS, NAMES, cells, facts_text, parts
+from bench.peers.tables import HEADS, NAMES, cells, details, facts_text
 from phaul.report.html.markup import Markup, el, join
 from phaul.report.html.style import CSS
 
@@ -91,11 +91,7 @@ def _place(place: PlaceResults) -> Markup:
             _table(str(row.scenario), [HEADS, *(cells(*each) for each in row.samples.items())])
             for row in place.rows
         ),
-        *(
-            _table(f"The parts of phaul's downtime, {row.scenario}", shown)
-            for row in place.rows
-            if (shown := parts(row))
-        ),
+        *(_table(title, shown) for row in place.rows for title, shown in details(row)),
         el("p", f"Left out: {'; '.join(left)}.", class_="soft") if left else None,
     )
 

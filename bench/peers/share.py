@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.stopwatch import Span
 
-__all__ = ["CRIU", "WIRE", "own_share", "within"]
+__all__ = ["BEGINNING", "CRIU", "WIRE", "own_share", "within"]
 
 CRIU: Final = frozenset(
     {
@@ -22,20 +22,26 @@ CRIU: Final = frozenset(
 )
 """`stop_iteration` over there is the wait for the end of its page server."""
 WIRE: Final = frozenset({"an image, sent"})
+BEGINNING: Final = "the last beat"
 
 Stretch = tuple[float, float]
 
 
-def own_share(gap: Stretch, spans: Iterable[Span]) -> float:
-    """The seconds of `gap` that are covered by none of CRIU's spans or the wire's."""
-    covered = 0.0
+def own_share(gap: Stretch, spans: Iterable[Span]) -> dict[str, float]:
+    """The stretches of `gap` that none of CRIU's spans or the wire's covers, in seconds.
+
+    Each by the name of what ended before it, in the order of time; their sum is the share.
+    """
+    found: dict[str, float] = {}
     at, end = gap
-    others = sorted((begun, ended) for name, begun, ended in spans if name in CRIU | WIRE)
-    for begun, ended in others:
-        if ended > at and begun < end:
-            covered += min(ended, end) - max(begun, at)
-            at = min(ended, end)
-    return max(gap[1] - gap[0] - covered, 0.0)
+    before = BEGINNING
+    others = sorted((begun, ended, name) for name, begun, ended in spans if name in CRIU | WIRE)
+    for begun, ended, name in [*others, (end, end, "")]:
+        if at < min(begun, end):
+            found[before] = found.get(before, 0.0) + min(begun, end) - at
+        if ended > at:
+            at, before = ended, name
+    return found
 
 
 def within(gap: Stretch, spans: Sequence[Span]) -> dict[str, float]:

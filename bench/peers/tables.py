@@ -16,11 +16,11 @@ __all__ = [
     "NAMES",
     "PICTURES",
     "cells",
+    "details",
     "facts_text",
     "lost",
     "markdown",
     "of_each",
-    "parts",
     "replaced",
     "spread_text",
 ]
@@ -74,17 +74,32 @@ def cells(contender: str, samples: Sequence[Sample]) -> tuple[str, ...]:
     )
 
 
-def parts(row: Row) -> list[tuple[str, ...]]:
-    """The parts of the downtime, by phaul's reports: medians, a line a contender, with heads."""
-    lines: list[tuple[str, ...]] = []
-    for name, samples in row.samples.items():
-        whole = [sample for sample in samples if sample.parts and not sample.error]
-        if whole:
-            names = list(whole[0].parts)
-            each = (spread([sample.parts.get(part, 0.0) for sample in whole]) for part in names)
-            found = [_median(one, duration) for one in each]
-            lines += [(name, *found)] if lines else [("", *names), (name, *found)]
-    return lines
+def details(row: Row) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Tables with their titles: phaul's downtime by its parts, and its own share by its places."""
+    found = [
+        ("The parts of phaul's downtime", _parts(row, lambda s: s.parts)),
+        ("phaul's own share, by what went before", _parts(row, lambda s: s.own)),
+    ]
+    return [(f"{title}, {row.scenario}", lines) for title, lines in found if lines]
+
+
+def _parts(row: Row, of: Callable[[Sample], dict[str, float]]) -> list[tuple[str, ...]]:
+    """Medians, a line for each part and a column for each contender that has any, with heads."""
+    columns = {
+        name: whole
+        for name, samples in row.samples.items()
+        if (whole := [of(sample) for sample in samples if of(sample) and not sample.error])
+    }
+    names = dict.fromkeys(part for whole in columns.values() for each in whole for part in each)
+    lines = [
+        (part, *(_middle([each.get(part, 0.0) for each in whole]) for whole in columns.values()))
+        for part in names
+    ]
+    return [("", *columns), *lines] if lines else []
+
+
+def _middle(values: Sequence[float]) -> str:
+    return _median(spread(values), duration)
 
 
 def _median(found: Spread | None, said: Callable[[float], str]) -> str:
@@ -115,8 +130,8 @@ def markdown(results: Results, pictures: str = "") -> str:
             heads_and_lines = [HEADS, *(cells(*each) for each in row.samples.items())]
             lines += ["", f"**{row.scenario}**", "", *_table(heads_and_lines)]
         for row in place.rows:
-            if shown := parts(row):
-                lines += ["", f"The parts of phaul's downtime, {row.scenario}:", "", *_table(shown)]
+            for title, shown in details(row):
+                lines += ["", f"{title}:", "", *_table(shown)]
         if place.left_out:
             left = "; ".join(f"{one.what} ({one.why})" for one in place.left_out)
             lines += ["", f"Left out: {left}."]

@@ -43,6 +43,7 @@ def test_each_moves_it_whole_and_is_counted(
         assert sample.cpu_s > 0
         if sample.own_s is not None:
             assert 0 <= sample.own_s < sample.gap_s
+            assert sum(sample.own.values()) == pytest.approx(sample.own_s)
             assert "CRIU's dump, to post-dump" in sample.steps
     assert list(tmp_path.iterdir()) == []
 

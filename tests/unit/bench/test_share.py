@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.peers.share import CRIU, WIRE, own_share, within
+from bench.peers.share import BEGINNING, CRIU, WIRE, own_share, within
 from bench.stopwatch import Span
 
 DUMP, KILL = sorted(CRIU)[:2]
@@ -18,13 +18,16 @@ SPANS = st.lists(
 
 
 def test_without_anybody_it_is_all_phauls() -> None:
-    assert own_share((10, 20), []) == 10
-    assert own_share((10, 20), [("phaul's", 12, 15)]) == 10
+    assert own_share((10, 20), []) == {BEGINNING: 10}
+    assert own_share((10, 20), [("phaul's", 12, 15)]) == {BEGINNING: 10}
+    assert own_share((10, 20), [(DUMP, 5, 25)]) == {}
 
 
 def test_what_lies_beside_or_upon_another_counts_once() -> None:
     spans = [(DUMP, 0.0, 12.0), (KILL, 11.0, 13.0), (IMAGE, 12.5, 12.75), (KILL, 19.0, 40.0)]
-    assert own_share((10, 20), spans) == pytest.approx(6)
+    assert own_share((10, 20), spans) == {KILL: pytest.approx(6)}
+    early = [(DUMP, 11.0, 12.0), (IMAGE, 14.0, 15.0)]
+    assert own_share((10, 20), early) == {BEGINNING: 1, DUMP: 2, IMAGE: 5}
 
 
 @given(SPANS)
@@ -35,7 +38,9 @@ def test_as_counted_moment_by_moment(spans: list[Span]) -> None:
         if name in CRIU | WIRE
         for at in range(int(begun), int(ended))
     }
-    assert own_share((0, 100), spans) == 100 - len(covered & set(range(100)))
+    found = own_share((0, 100), spans)
+    assert sum(found.values()) == 100 - len(covered & set(range(100)))
+    assert all(seconds > 0 for seconds in found.values())
 
 
 @given(SPANS)
