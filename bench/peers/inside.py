@@ -28,7 +28,7 @@ from bench.peers.demands import DEMANDS, demanded
 from bench.peers.link import Link
 from bench.peers.results import Facts, LeftOut, Line, Sample, Taken
 from bench.peers.scenarios import PLACES, Place, Scenario, scenarios, thinned
-from bench.peers.share import own_share, within
+from bench.peers.share import CRIU, own_share, within
 from phaul.cli.render.outcome import Moved, NotMoved
 from phaul.errors import CgroupError
 from phaul.report import Report
@@ -138,7 +138,7 @@ class Bench:
         if not found.ok:
             raise Lost(f"the victim is not whole: {found.problems}")
         gap = max(
-            (each for each in found.gaps if each["at"] > begun - 1),
+            (each for each in found.gaps if each["at"] + each["ms"] / 1e3 > begun),
             key=lambda each: each["ms"],
             default=None,
         )
@@ -158,10 +158,10 @@ class Bench:
             for end in ("source", "agent")
             for name, begun, ended in json.loads((folder / f"{end}.json").read_text())["spans"]
         ]
-        own = own_share(stretch, spans)
-        return msgspec.structs.replace(
-            sample, own_s=sum(own.values()), own=own, steps=within(stretch, spans)
-        )
+        own, steps = own_share(stretch, spans), within(stretch, spans)
+        if not CRIU & steps.keys():
+            return sample  # it stood still for longer elsewhere: the machine is not quiet
+        return msgspec.structs.replace(sample, own_s=sum(own.values()), own=own, steps=steps)
 
     def _move(self, scenario: Scenario, one: Contender, pid: int, folder: Path) -> Sample:
         with ExitStack() as stack:
