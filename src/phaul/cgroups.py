@@ -217,17 +217,30 @@ class Cgroups:
     def _kill_each(self, group: str, timeout: float) -> None:
         until = time.monotonic() + timeout
         while self.populated(group) and time.monotonic() < until:
-            for pid in [pid for part in self._below(group) for pid in self.members(part)]:
+            for pid in [pid for part in self.below(group) for pid in self.members(part)]:
                 # By pidfd: the PID may be another's before the signal is sent.
                 with suppress(ProcessLookupError), _pidfd(pid) as descriptor:
                     if (self.group_of(pid) or "").startswith(group):
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             self._wait(group, "populated", False, _LOOK_AGAIN_MS / 1000)
 
-    def _below(self, group: str) -> Iterator[str]:
+    def below(self, group: str) -> Iterator[str]:
         """A group, and all below it."""
         for folder, _, _ in os.walk(self._path(group)):
             yield "/" + str(Path(folder).relative_to(self.point)).lstrip(".")
+
+    def value(self, group: str, name: str) -> str | None:
+        """What a small file of a group says, without its line's end; None if there is none."""
+        try:
+            return self._read(group, name).strip()
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
+                return None
+            raise self._error(f"{name} of cgroup {group} cannot be read", error) from error
+
+    def set_value(self, group: str, name: str, value: str) -> None:
+        """Write a small file of a group."""
+        self._set(group, name, value)
 
     def _event(self, group: str, key: str) -> bool:
         try:

@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.workers import Workers
 from phaul.destination.chain import Chain
 from phaul.destination.lazy import LazyPages
+from phaul.pages.remote import RemotePages
 from phaul.pages.store import Index, Missing, Piece
 from tests.engine.conftest import SLOW
 
@@ -61,16 +62,28 @@ class Restored:
 
 
 @asynccontextmanager
-async def lazily(chain: Chain, images: Path, *, log_level: int = 2) -> AsyncIterator[Restored]:
-    """Restore from `images`, the last of the chain, whose earlier rounds were added."""
+async def lazily(
+    chain: Chain,
+    images: Path,
+    *,
+    log_level: int = 2,
+    remote: Callable[[Chain, Path], RemotePages] | None = None,
+) -> AsyncIterator[Restored]:
+    """Restore from `images`, the last of the chain, whose earlier rounds were added.
+
+    `remote` makes what brings the pages that were left on the source.
+    """
     async with Workers(ENGINE) as workers:
         facts = await workers.examine()
+    daemon_dir = chain.finish(images)
+    bringing = remote(chain, images) if remote else None
     pages = await LazyPages.start(
         ENGINE.program,
         chain,
-        chain.finish(images),
+        daemon_dir,
         images,
         wide=facts.version.wide_page_server,
+        remote=bringing,
         log_level=log_level,
     )
     try:
@@ -91,6 +104,8 @@ async def lazily(chain: Chain, images: Path, *, log_level: int = 2) -> AsyncIter
             await pages.guard()
             yield Restored(operation, pages, held.pid)
     finally:
+        if bringing is not None:
+            bringing.close()
         await pages.end()
         chain.close()
 
@@ -173,6 +188,41 @@ def make_chain(images: Path, last: Path) -> list[Path]:
     (rounds[1] / "parent").symlink_to(Path("..") / rounds[0].name)
     (last / "parent").symlink_to(os.path.relpath(rounds[1], last))
     return rounds
+
+
+def make_hybrid(images: Path, last: Path) -> list[Path]:
+    """Make of a dump in `last` that left the memory out the end of a chain; the round before it.
+
+    Half of what was left out is in the round, and PARENT in the dump, as if it had not been written
+    to since.  The rest is in it as it was earlier, and still on the source.  The tree is frozen.
+    """
+    folder = images / "round-0"
+    folder.mkdir()
+    for path in sorted(last.glob("pagemap-[0-9]*.img")):
+        found = read_pagemap(path)
+        early: list[PageRange] = []
+        late: list[PageRange] = []
+        data = bytearray()
+        process = path.stem.removeprefix("pagemap-")
+        with Path(f"/proc/{process}/mem").open("rb", buffering=0) as memory:
+            for here in found.ranges:
+                if here.flags != PageFlags.LAZY:
+                    late.append(here)
+                    continue
+                for start, pages, owner, first in _deal(here):
+                    memory.seek(start)
+                    now = memory.read(pages * PAGE)
+                    clean = owner == 0 or first == 1
+                    data += now if clean else b"\xa5" * len(now)
+                    early.append(PageRange(start, pages, PageFlags.PRESENT | PageFlags.LAZY))
+                    flags = PageFlags.PARENT if clean else PageFlags.LAZY
+                    late.append(PageRange(start, pages, flags))
+        name = f"pages-{found.pages_id}.img"
+        (folder / path.name).write_bytes(encode_pagemap(Pagemap(found.pages_id, tuple(early))))
+        (folder / name).write_bytes(data)
+        path.write_bytes(encode_pagemap(Pagemap(found.pages_id, tuple(late))))
+    (last / "parent").symlink_to(os.path.relpath(folder, last))
+    return [folder]
 
 
 def _deal(here: PageRange) -> Iterator[tuple[int, int, int, int]]:

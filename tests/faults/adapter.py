@@ -27,7 +27,7 @@ from phaul.criu.messages import message_class
 from phaul.destination.agent import run_agent
 from phaul.destination.incoming import Incoming
 from phaul.errors import PhaulError
-from phaul.plan import Compress, Tcp, Wishes
+from phaul.plan import Compress, Restoring, Tcp, Wishes
 from phaul.report import Event, RoundProgress
 from phaul.source.migration import Order
 from phaul.storage.registry import Registry
@@ -67,6 +67,7 @@ def be_source(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) ->
         tcp=Tcp(order["tcp"]) if order["tcp"] else None,
         allow=frozenset(order["allow"]),
         on_timeout=Wishes().on_timeout,
+        restore=Restoring.LAZY,
     )
 
     def on_event(event: Event) -> None:

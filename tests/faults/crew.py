@@ -50,10 +50,12 @@ class Child:
             signal.pidfd_send_signal(self._handle, number)
 
     def find(self, inner: int) -> int | None:
-        """The PID here of a process below it that counts as `inner` there."""
-        for pid in _below(self.pid):
-            if _inner(pid) == inner:
-                return pid
+        """The PID here of a process that counts as `inner` there: below it, or nobody's child."""
+        with suppress(OSError):
+            space = os.readlink(f"/proc/{self.pid}/ns/pid")  # noqa: PTH115
+            for pid in (*_below(self.pid), *_all()):
+                if _inner(pid) == inner and os.readlink(f"/proc/{pid}/ns/pid") == space:  # noqa: PTH115
+                    return pid
         return None
 
     def close(self) -> None:
@@ -81,6 +83,10 @@ def _below(pid: int) -> list[int]:
     for one in found:
         found += children(one)
     return found[1:]
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
 
 
 def _inner(pid: int) -> int:

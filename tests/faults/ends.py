@@ -9,12 +9,14 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from phaul.criu import swrk
 from phaul.criu.rpc import Request, RequestType, Response
+from phaul.destination.memory import LazyMemory
 from phaul.errors import ConnectFailed, ConnectionLost
 from phaul.storage.journal import Journal, SourceRecord
 from phaul.transport.control import agent_control, source_control
@@ -23,7 +25,14 @@ from phaul.transport.end import Closing
 from tests.faults.tuning import SILENCE_S
 from tests.faults.wire import Leash, take
 
-__all__ = ["LeashedAgent", "LeashedSource", "null_streams", "watch_criu", "watch_journal"]
+__all__ = [
+    "LeashedAgent",
+    "LeashedSource",
+    "null_streams",
+    "watch_criu",
+    "watch_journal",
+    "watch_memory",
+]
 
 _NAMES = {
     RequestType.DUMP: "dump",
@@ -128,6 +137,28 @@ def watch_criu(leash: Leash) -> None:
     }  # fmt: skip
     for name, method in methods.items():
         setattr(swrk.Swrk, name, method)
+
+
+def watch_memory(leash: Leash) -> None:
+    """Have the lane told who the keeper is, before it is asked for the restore, and after."""
+    ready, guard = LazyMemory.ready, LazyMemory.guard
+
+    def tell(memory: LazyMemory, what: str) -> None:
+        if memory.keeper is not None:
+            leash.at(f"memory/{what}", criu=memory.keeper.pid, role="keeper")
+
+    async def watched_ready(self: LazyMemory, images: Path) -> bool:
+        await self.here.wait()
+        tell(self, "ready")
+        return await ready(self, images)
+
+    async def watched_guard(self: LazyMemory, pid: int) -> None:
+        await guard(self, pid)
+        tell(self, "guard")
+
+    methods: dict[str, Any] = {"ready": watched_ready, "guard": watched_guard}
+    for name, method in methods.items():
+        setattr(LazyMemory, name, method)
 
 
 def watch_journal(leash: Leash) -> None:

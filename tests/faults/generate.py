@@ -93,7 +93,7 @@ def _one(chance: random.Random, kind: Kind) -> FaultPoint:
     victim = chance.choice(_VICTIMS)
     match kind:
         case Kind.KILL:
-            who = chance.choice(("source", "agent", *_CRIU))
+            who = chance.choice(("source", "agent", *_CRIU, "keeper"))
             at = chance.choice(steps_of(who))
             if who in ("agent", "pages", "restore") and chance.random() < _WITH_CONNECTIONS:
                 victim = "tcp"

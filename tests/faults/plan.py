@@ -52,9 +52,10 @@ class Kind(Enum):
 class FaultPoint:
     """One fault.  What is "" or -1 has no meaning for its kind.
 
-    `who` is a process (source, agent, dump, pages, restore), a host for a disk, or who notices a
-    cut (source, agent, both).  `channel` is control or memory, `flow` ask or answer, `byte` counts
-    what has passed there.  `time` is in seconds, or EVER, or LATE.  `number` is of the kind's own.
+    `who` is a process (source, agent, dump, pages, restore, keeper), a host for a disk, or who
+    notices a cut (source, agent, both).  `channel` is control or memory, `flow` ask or answer,
+    `byte` counts what has passed there.  `time` is in seconds, or EVER, or LATE.  `number` is of
+    the kind's own.
     """
 
     kind: Kind

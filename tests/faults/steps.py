@@ -23,8 +23,8 @@ ask/stop-round criu/pages/ended answer/stop-round
 journal/source/locked
 event/held
 ask/image ask/image#5
-ask/restore criu/restore/request criu/restore/pre-restore criu/restore/post-restore
-journal/destination/ready journal/destination/ready#2 answer/restore
+ask/restore memory/ready criu/restore/request criu/restore/pre-restore criu/restore/post-restore
+memory/guard journal/destination/ready journal/destination/ready#2 answer/restore
 journal/source/decided
 criu/dump/released criu/dump/answer
 event/source-gone
@@ -33,6 +33,8 @@ criu/restore/released criu/restore/pre-resume criu/restore/post-resume criu/rest
 journal/destination/running answer/commit
 journal/source/there
 event/running
+ask/drain answer/drain
+event/drained
 ask/bye answer/bye
 journal/source/there#2
 event/finished
@@ -58,6 +60,7 @@ _LIVES: Final = {
     "pages": ("criu/pages/request", "criu/pages/ended"),
     "dump": ("criu/dump/request", "criu/dump/answer"),
     "restore": ("criu/restore/request", "criu/restore/answer"),
+    "keeper": ("memory/ready", "criu/dump/answer"),  # soon after, its end is the process's
 }
 
 _SETTLEMENT: Final = """

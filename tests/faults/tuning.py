@@ -24,6 +24,7 @@ _CONSTANTS: Final = {
     "phaul.destination.agent": {"_MEMORY_S": 3.0},
     "phaul.destination.cage": {"_WAIT_S": 3.0},
     "phaul.destination.custody": {"_TALK_S": 2.0},
+    "phaul.destination.memory": {"_ASK_S": 3.0, "_END_S": 3.0},
     "phaul.destination.leftovers": {"_BY_ITSELF_S": 1.0},
     "phaul.destination.ending": {"_KILL_S": 3.0},
     "phaul.destination.settling": {

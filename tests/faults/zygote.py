@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from tests.faults import adapter, tuning
-from tests.faults.ends import null_streams, watch_criu, watch_journal
+from tests.faults.ends import null_streams, watch_criu, watch_journal, watch_memory
 from tests.faults.wire import Leash, take, tell
 
 __all__ = ["main"]
@@ -99,6 +99,7 @@ def _become(message: dict[str, Any], fds: list[int]) -> None:
         leash = Leash(sockets[0])
         watch_criu(leash)
         watch_journal(leash)
+        watch_memory(leash)
         status = ROLES[message["role"]](leash, message, sockets[1:])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 71

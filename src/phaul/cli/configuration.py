@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from phaul.cli.values import parse_duration, parse_rate
 from phaul.errors import ConfigurationError, UsageError
-from phaul.plan import Compress, OnTimeout, Tcp, Wishes
+from phaul.plan import Compress, OnTimeout, Restoring, Tcp, Wishes
 from phaul.transport.target import Target
 
 __all__ = [
@@ -55,6 +55,7 @@ ABOUT: Final = {
     "bandwidth": "how much may be sent a second; without it there is no limit",
     "max-rounds": "the most rounds of the pre-copy",
     "compress": "whether the memory is compressed on its way",
+    "restore": "whether the memory is restored when the process runs, or before it does",
     "tcp": "what becomes of established TCP connections; without it a tree with some is refused",
     "allow": "ids of checks whose refusal is only a warning",
     "keep-images": "keep the images when all is over",
@@ -68,6 +69,7 @@ ABOUT: Final = {
 _CHOICES: Final[dict[str, Iterable[Enum]]] = {
     "on-timeout": OnTimeout,
     "compress": Compress,
+    "restore": Restoring,
     "tcp": Tcp,
 }
 
@@ -98,6 +100,7 @@ class Settings(
     bandwidth: Rate | None = None
     max_rounds: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     compress: Compress | None = None
+    restore: Restoring | None = None
     tcp: Tcp | None = None
     allow: tuple[str, ...] | None = None
     keep_images: bool | None = None

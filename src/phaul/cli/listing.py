@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from phaul.cli.arrivals import arrival_json, arrival_text, arrived
-from phaul.cli.migrations import plain, registry, report_of
+from phaul.cli.migrations import give_back_left, plain, registry, report_of
 from phaul.cli.render.look import Look
 from phaul.cli.render.status import status_of
 from phaul.cli.render.table import line_of, table_text
@@ -30,6 +30,7 @@ def command(as_json: bool, show_all: bool) -> int:
     ten.  One whose phaul has died is "unknown".
     """
     known = registry()
+    give_back_left(known)
     scan = known.scan()
     if as_json:
         click.echo(_json(scan))

@@ -13,12 +13,23 @@ from click.shell_completion import CompletionItem
 
 from phaul.errors import PhaulError
 from phaul.report import Report
+from phaul.source import slowing
+from phaul.storage.aftermath import SLOWED
 from phaul.storage.entry import Entry
 from phaul.storage.registry import LAST, Registry
 from phaul.storage.state_dir import StateDir
 from phaul.subjects.process import Subject
 
-__all__ = ["MIGRATION", "exit_status", "fate", "plain", "registry", "report_of", "until_over"]
+__all__ = [
+    "MIGRATION",
+    "exit_status",
+    "fate",
+    "give_back_left",
+    "plain",
+    "registry",
+    "report_of",
+    "until_over",
+]
 
 _POLL_S: Final = 0.2
 
@@ -29,6 +40,20 @@ def registry() -> Registry:
     Raises StateError if the state directory is unsafe.
     """
     return Registry(StateDir.open(make=False))
+
+
+def give_back_left(known: Registry) -> None:
+    """Give back what a phaul that died has left slowed down, and say so on standard error."""
+    for directory in known.slowed():
+        try:
+            if slowing.give_back_left(directory / SLOWED):
+                click.echo(
+                    f"{directory.name}: its phaul died while the process was slowed down; it has "
+                    "its CPU time back",
+                    err=True,
+                )
+        except PhaulError as error:
+            click.echo(f"{directory.name}: {plain(str(error))}", err=True)
 
 
 def report_of(known: Registry, entry: Entry) -> Report | None:

@@ -13,6 +13,7 @@ from typing import Final, TextIO
 
 import click
 
+from phaul.cli.migrations import give_back_left
 from phaul.cli.render.errors import error_json, error_text
 from phaul.cli.render.findings import checks_json
 from phaul.cli.render.jsonl import EventWriter
@@ -64,6 +65,7 @@ def start(
             )
             directory = handle.directory
             registry.prune(_KEPT)
+            give_back_left(registry)
         order = Order(
             id=handle.id if handle else "dry-run",
             pid=pid,

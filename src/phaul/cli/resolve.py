@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from phaul.cli.arrivals import arrived
-from phaul.cli.migrations import MIGRATION, fate, plain, registry
+from phaul.cli.migrations import MIGRATION, fate, give_back_left, plain, registry
 from phaul.cli.wishing import reach
 from phaul.errors import OutcomeUnknown, PeerError, StateError, UsageError
 from phaul.protocol.ownership import SourceState
@@ -73,6 +73,7 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     Exit status: 0 it runs on the target, 7 it runs here, 1 it has ended, 8 not settled.
     """
     known = registry()
+    give_back_left(known)
     entry = _find(known, migration)
     if not entry.over and not _ended(entry, known, yes=yes):
         click.echo(

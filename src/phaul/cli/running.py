@@ -25,6 +25,7 @@ from phaul.report import (
     RoundFinished,
     RoundProgress,
     RoundStarted,
+    SlowedDown,
     Started,
 )
 from phaul.report.events import EventHandler
@@ -71,6 +72,7 @@ class Running:
         self._rounds: list[Round] = []
         self._under_way = Standing(state=self._state)
         self._round_begun = 0.0
+        self._share = 1.0
 
     def run(self) -> Report | None:
         """Move the process; raises PhaulError, whose exit code is then in `exit_code`."""
@@ -113,6 +115,7 @@ class Running:
             self._under_way,
             state=self._state,
             round_s=time.monotonic() - begun if self._under_way.number is not None else 0.0,
+            share=self._share,
             max_downtime_s=self.migration.max_downtime_s,
         )
 
@@ -157,6 +160,8 @@ class Running:
                     sent_bytes=event.sent_bytes,
                     expected_bytes=event.expected_bytes,
                 )
+            case SlowedDown(share=share):
+                self._share = share
             case RoundFinished(round=done):
                 self._rounds.append(done)
                 self._under_way = Standing(state=self._state)

@@ -13,6 +13,7 @@ from phaul.cli.migrations import (
     MIGRATION,
     exit_status,
     fate,
+    give_back_left,
     plain,
     registry,
     report_of,
@@ -56,6 +57,7 @@ def command(migration: str, as_json: bool, changes: tuple[str, ...], follow: boo
     """
     wanted = [_wanted(change) for change in changes]
     known = registry()
+    give_back_left(known)
     try:
         entry = known.find(migration)
     except UsageError:

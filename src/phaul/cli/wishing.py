@@ -14,7 +14,7 @@ from phaul.cli.configuration import Configuration, Host, Settings, read
 from phaul.cli.targets import Reach, connector
 from phaul.cli.values import DURATION, RATE, OneOf
 from phaul.errors import UsageError
-from phaul.plan import CHECKS, Compress, OnTimeout, Tcp, Wishes
+from phaul.plan import CHECKS, Compress, OnTimeout, Restoring, Tcp, Wishes
 from phaul.transport.base import SourceEnd
 
 __all__ = ["Wish", "reach", "wish", "wishing"]
@@ -31,11 +31,17 @@ _OPTIONS: Final = (
     click.option(
         "--on-timeout",
         type=OneOf(OnTimeout),
-        help="What to do if the downtime is not to be had, or not in time (cancel).",
+        help="What to do if the downtime is not to be had, or not in time; throttle slows the "
+        "process down, as little as will do (cancel).",
     ),
     click.option("--bandwidth", type=RATE, help="Send no more than that a second (100M, 1Gbit)."),
     click.option("--max-rounds", type=click.IntRange(1), help="The most rounds (16)."),
     click.option("--compress", type=OneOf(Compress), help="Compress the memory (auto)."),
+    click.option(
+        "--restore",
+        type=OneOf(Restoring),
+        help="Bring the memory in when the process runs there, or in full before (auto).",
+    ),
     click.option(
         "--tcp",
         type=OneOf(Tcp),

@@ -10,14 +10,40 @@ memory is in, and until we do too, that process waits for memory that it touches
 
 import ctypes
 import errno
+import fcntl
 import os
-from typing import Final
+import struct
+from typing import Final, Protocol
 
-__all__ = ["Userfaults"]
+__all__ = ["Mirror", "Userfaults", "is_used"]
 
 _PIDFD_GETFD: Final = 438
 _NAME: Final = "anon_inode:[userfaultfd]"
+_WRITEPROTECT: Final = 0xC018AA06
+"""UFFDIO_WRITEPROTECT of include/uapi/linux/userfaultfd.h."""
+_NOWHERE: Final = struct.pack("=QQQ", 1 << 20, 4096, 0)
+"""A page, not to be protected.  Nobody protects any, so it changes nothing even if one is there."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def is_used(descriptor: int) -> bool:
+    """Whether the memory behind a userfaultfd is still some process's."""
+    try:
+        fcntl.ioctl(descriptor, _WRITEPROTECT, bytearray(_NOWHERE))
+    except OSError as error:
+        return error.errno != errno.ESRCH  # what is not there cannot be protected
+    return True
+
+
+class Mirror(Protocol):
+    """Who holds each copy once more."""
+
+    def took(self, inode: int, descriptor: int) -> None:
+        """A copy is held, of the userfaultfd with that inode."""
+
+    def gave(self, inode: int) -> None:
+        """It is given back."""
 
 
 class Userfaults:
@@ -32,6 +58,7 @@ class Userfaults:
         self._pidfd = pidfd
         self._anchor = anchor
         self._held: dict[int, int] = {}
+        self.mirror: Mirror | None = None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -47,7 +74,7 @@ class Userfaults:
         except OSError:
             return
         for inode in self._held.keys() - found.keys():
-            os.close(self._held.pop(inode))
+            self._give(inode)
         for inode in found.keys() - self._held.keys():
             self._take(inode, found[inode])
 
@@ -72,10 +99,27 @@ class Userfaults:
             raise OSError(code, f"pidfd_getfd: {os.strerror(code)}")
         if os.fstat(copy).st_ino == inode:
             self._held[inode] = copy
+            if self.mirror is not None:
+                self.mirror.took(inode, copy)
         else:
             os.close(copy)
 
+    def release_unused(self) -> bool:
+        """Give back those whose memory is gone with its last process; whether any are left.
+
+        Who waits for memory behind one that is left would read zeros without it.
+        """
+        for inode, copy in tuple(self._held.items()):
+            if not is_used(copy):
+                self._give(inode)
+        return bool(self._held)
+
     def close(self) -> None:
         """Give all back.  May be called again."""
-        while self._held:
-            os.close(self._held.popitem()[1])
+        for inode in tuple(self._held):
+            self._give(inode)
+
+    def _give(self, inode: int) -> None:
+        os.close(self._held.pop(inode))
+        if self.mirror is not None:
+            self.mirror.gave(inode)

@@ -40,6 +40,7 @@ from phaul.transport.base import AgentEnd
 if TYPE_CHECKING:
     from phaul.destination.cage import Cage
     from phaul.destination.custody import Custody
+    from phaul.destination.memory import LazyMemory
     from phaul.destination.session import DestinationSession
     from phaul.destination.settling import Settler
 
@@ -47,6 +48,8 @@ __all__ = ["Agent", "run_agent"]
 
 _MEMORY_S: Final = 30.0
 """The source has opened the memory channel before it says Prepare."""
+
+_DRAIN_S: Final = 1.0
 
 _logger = logging.getLogger("phaul")
 
@@ -75,6 +78,7 @@ class Agent:
         self._settler: Settler | None = None
         self._said: m.Hello | None = None
         self._lease_s = 0.0
+        self._rate = 1
         self._keep_images = self._surveyed = self._told = False
         self.over = anyio.CancelScope()
 
@@ -116,6 +120,8 @@ class Agent:
                 return await self._settler.ask(request)
             case m.Commit():
                 return await self._require_custody().commit()
+            case m.Drain():
+                return await self._require_session().drain(_DRAIN_S)
             case m.Discard():
                 if self._custody is not None:
                     return await self._custody.discard()
@@ -177,11 +183,10 @@ class Agent:
         version = negotiate(hello.versions)
         self._facts = await self._examine()
         self._said = hello
-        rate = 1
         if not hello.settle:
             self._incoming = Incoming.make(self._base, hello.migration, self._engine.host)
-            rate = restore_rate(self._incoming.path)
-        facts = await host_facts(self._engine, self._facts, restore_rate=rate)
+            self._rate = restore_rate(self._incoming.path)
+        facts = await host_facts(self._engine, self._facts, restore_rate=self._rate)
         return m.Welcome(version=version, facts=facts, token=self._end.token)
 
     async def _examine(self) -> Facts:
@@ -222,6 +227,7 @@ class Agent:
             options=criu_options(prepare.options),
         )
         cage = Cage(self._require_incoming().path.name)
+        memory = self._begin_memory(prepare)
         session = DestinationSession(
             config,
             facts=self._facts,
@@ -229,9 +235,26 @@ class Agent:
             tasks=self._tasks,
             open_channel=partial(MemoryChannel, framed=prepare.framed),
             cage=cage,
+            memory=memory,
         )
         self._session = await session.__aenter__()  # left by `close`
         self._begin(prepare, self._session, cage)
+
+    def _begin_memory(self, prepare: m.Prepare) -> "LazyMemory | None":
+        from phaul.destination.memory import LazyMemory
+
+        facts = self._facts
+        if prepare.restore == "full" or facts is None or not facts.lazy_pages:
+            return None
+        return LazyMemory.begin(
+            self._require_incoming().path,
+            self._engine.program,
+            self._tasks,
+            mode=prepare.restore,
+            rate=self._rate,
+            wide=facts.version.wide_page_server,
+            host=self._engine.host,
+        )
 
     def _begin(self, prepare: m.Prepare, session: "DestinationSession", cage: "Cage") -> None:
         from phaul.destination.custody import Custody

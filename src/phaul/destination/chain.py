@@ -1,12 +1,12 @@
 """The images of a migration, as the page store needs them: indexed, and the last told anew.
 
-Used on the destination.  `add` is called when a round is in, while the process runs; `finish` after
-the final dump, in the downtime, when the last page maps and the metadata are there:
+Used on the destination.  `add` is called when a round is in, while the process runs, and beside the
+sending of the final dump's metadata; `finish` in the downtime, when these are there:
 
     images/0/   pagemap-7.img  pages-1.img                        add
     images/1/   pagemap-7.img  pages-1.img  parent -> ../0        add
-    images/2/   pagemap-7.img  ...          parent -> ../1        finish: pagemap-7.img told anew,
-                lazy/          what `criu lazy-pages` reads               and for the daemon here
+    images/2/   pagemap-7.img  ...          parent -> ../1        add; finish: pagemap-7.img told
+                lazy/          what `criu lazy-pages` reads            anew, and for the daemon here
 
 What is told anew for `criu restore` is still good for a restore in full.
 """
@@ -52,25 +52,32 @@ class Chain:
     files: list[int] = field(default_factory=list)
     lazy: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """After `finish`: of each process, what is left to the daemon, as (address, pages)."""
+    elsewhere: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """After `finish`: of each process, what was left on the source, as (address, pages)."""
+    _newest: Path | None = None
+    _found: dict[int, Pagemap] = field(default_factory=dict)
 
     def add(self, images: Path) -> None:
         """Add a round, whose page server has ended; raises ImageError."""
+        self._newest, self._found = images, {}
         for process, path in _pagemaps(images):
-            self._add(process, images, read_pagemap(path))
+            self._found[process] = read_pagemap(path)
+            self._add(process, images, self._found[process])
 
     def finish(self, images: Path) -> Path:
-        """Add the final dump, and tell its page maps anew; returns the daemon's images directory.
+        """Tell the final dump's page maps anew; returns the daemon's images directory.
 
-        Raises ImageError, OSError.
+        It is added, if it was not before.  Raises ImageError, OSError.
         """
+        if self._newest != images:
+            self.add(images)
         daemon = images / DAEMON_DIR
         daemon.mkdir(mode=0o700)
         for name in _SHARED:
             (daemon / name).hardlink_to(images / name)
         (daemon / f"pages-{_PAGES_ID}.img").touch(mode=0o600)
-        for process, path in _pagemaps(images):
-            found = read_pagemap(path)
-            self._add(process, images, found)
+        for process, found in self._found.items():
+            path = images / f"pagemap-{process}.img"
             memory = f"mm-{process}.img"
             told = for_restore(found, lazy_spans(read_areas(images / memory)))
             if told.ranges != found.ranges:
@@ -81,6 +88,9 @@ class Chain:
             (daemon / memory).hardlink_to(images / memory)
             (daemon / path.name).write_bytes(encode_pagemap(for_daemon(told, _PAGES_ID)))
             self.lazy[process] = tuple((r.start, r.pages) for r in told.ranges if is_lazy(r))
+            self.elsewhere[process] = tuple(
+                (r.start, r.pages) for r in found.ranges if _WHERE[r.flags] is Where.ELSEWHERE
+            )
         return daemon
 
     def _add(self, process: int, images: Path, found: Pagemap) -> None:
@@ -98,6 +108,11 @@ class Chain:
         if not stat.S_ISREG(info.st_mode) or info.st_size != wanted:
             raise ImageError(f"{path}: {info.st_size} bytes, expected {wanted}")
         self.index.add(process, level)
+
+    @property
+    def lazy_pages(self) -> int:
+        """After `finish`: how many pages are left to the daemon in all."""
+        return sum(pages for ranges in self.lazy.values() for _, pages in ranges)
 
     def close(self) -> None:
         """Close the files; nobody may read them any more.  May be called again."""

@@ -54,9 +54,11 @@ class HeldCopy:
         log_level: int,
         host: str,
         cage: Cage | None = None,
+        lazily: bool = False,
     ) -> Self:
         """Restore from `images` by `worker`, which is this object's from now on.
 
+        With `lazily` CRIU's daemon stands, and brings the memory.
         On return all is restored, no task runs yet, and its connections are locked.  Raises
         ImageError, CriuError; nothing of it is left then, as far as CRIU ends it or it was caged.
         """
@@ -72,6 +74,7 @@ class HeldCopy:
                     RequestType.RESTORE,
                     options=options,
                     images_dir_fd=descriptor,
+                    lazy_pages=lazily,
                     notify=True,
                     log_file=LOG,
                     log_level=log_level,

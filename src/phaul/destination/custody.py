@@ -24,13 +24,13 @@ from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy, criu_options
 from phaul.destination.durability import Durability
 from phaul.destination.incoming import Incoming
-from phaul.destination.leftovers import end_copy
+from phaul.destination.leftovers import end_copy, leave_memory
 from phaul.destination.session import DestinationSession
 from phaul.errors import ImageError, PhaulError, StateError, UsageError
 from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationOwner, DestinationState
-from phaul.protocol.settlement import Copy
+from phaul.protocol.settlement import copy_of
 from phaul.storage.journal import DestinationRecord, Journal
 
 __all__ = ["Custody"]
@@ -38,6 +38,8 @@ __all__ = ["Custody"]
 _SYNC_GRACE_S: Final = 1.0
 """So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
 _GATHER_AFTER_S: Final = 0.3
+_TAKE_OVER_S: Final = 30.0
+"""So long a dead agent's images may take to get to the disk, before it is told of them."""
 _TALK_S: Final = 10.0
 """So long the one who has settled it may go on to talk."""
 
@@ -90,9 +92,21 @@ class Custody:
         """Write down that something is here; raises StateError."""
         self._write(sync=False)
 
-    def took_over(self) -> None:
-        """Write down that it is this process's now, as far as the disk has room."""
-        self._note()
+    async def took_over(self) -> None:
+        """Write down that it is this process's now, as far as the disk has room.
+
+        With what is told of: by that the source may end what it has, and who wrote it may have died
+        before it, or the images, were on the disk.
+        """
+        if self.state is DestinationState.IMAGES and not self.record.durable:
+            with suppress(OSError):
+                for folder in self.incoming.images.iterdir():
+                    self._durability.sync(folder)
+                self._change(durable=await self._durability.reached(_TAKE_OVER_S))
+        try:
+            await in_thread(partial(self._write, sync=True))
+        except StateError as error:
+            _logger.warning("%s", error)
 
     # -- receiving
 
@@ -138,9 +152,10 @@ class Custody:
                     journalled.set()
 
             self._tasks.start_soon(journal)
-            # Both beside the restore, which mostly takes longer.
-            self._durability.sync(folder, after=journalled)
             try:
+                await session.get_memory_ready()  # before the sync: it writes there
+                # Both beside the restore, which mostly takes longer.
+                self._durability.sync(folder, after=journalled)
                 pid = await session.restore()
                 await journalled.wait()
                 if failed:
@@ -157,7 +172,7 @@ class Custody:
             self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
             self._note()  # 0.05 ms: who ends what a dead agent has left begins at its root
             self._tasks.start_soon(self._gather, session)
-            return m.Ready(pid=pid, durable=durable)
+            return m.Ready(pid=pid, durable=durable, lazy=session.memory is not None)
 
     async def _gather(self, session: DestinationSession) -> None:
         """Close the cage, if the source's word does not come at once.
@@ -181,23 +196,8 @@ class Custody:
 
     def standing(self) -> m.Standing:
         """What is here, for who settles it."""
-        pid = self.record.pid
-        path = str(self.incoming.path)
-        return m.Standing(copy=self._as_copy(), pid=pid, path=path)
-
-    def _as_copy(self) -> Copy:
-        match self.state:
-            case DestinationState.RECEIVING | DestinationState.RESTORING:
-                return Copy.BEGUN
-            case DestinationState.READY | DestinationState.RELEASING:
-                # One that is being let go may still fail to; to be told so again waits for that.
-                return Copy.HELD
-            case DestinationState.IMAGES | DestinationState.AGAIN:
-                return Copy.UNSURE if self.record.unsure else Copy.IMAGES
-            case DestinationState.DISCARDED:
-                return Copy.NOTHING
-            case _:
-                return Copy.RUNNING
+        copy = copy_of(self.state, unsure=self.record.unsure)
+        return m.Standing(copy=copy, pid=self.record.pid, path=str(self.incoming.path))
 
     async def commit(self) -> m.Running:
         """Let the copy run; asked again it says again that it does.
@@ -207,6 +207,7 @@ class Custody:
         async with self._turn:
             if self.state is DestinationState.RUNNING:
                 return m.Running()
+            await self._require_memory()
             self._owner.commit()
             self._change(state=DestinationState.RELEASING)
             self._note_release()
@@ -228,6 +229,15 @@ class Custody:
             self.settled.set()
             self._tasks.start_soon(self._sync_running)
             return m.Running()
+
+    async def _require_memory(self) -> None:
+        """End a copy whose memory cannot come any more, and raise why: its images are good."""
+        try:
+            if self._session is not None and self._session.holds:
+                await self._session.require_memory()
+        except PhaulError:
+            await self._end_held()
+            raise
 
     async def _lay_release(self) -> None:
         """Lay RELEASING ready, for a disk that is full when it has to be written."""
@@ -329,17 +339,21 @@ class Custody:
                 await self.told.wait()
         async with self._turn:
             if self.state is DestinationState.READY:
-                with anyio.CancelScope(shield=True):
-                    # Until it has ended the journal says that it has to be.
-                    try:
-                        await self._end_copy()
-                    except (PhaulError, TimeoutError) as error:
-                        _logger.warning("while the copy was ended: %s", error)
-                        await end_copy(self.record, self._engine.host)
-                    self._owner.lapse()
-                    self._change(state=DestinationState.IMAGES)
-                    self._note()
+                await self._end_held()
                 _logger.warning("no word came in %g s: the copy ended, its images stay", lease_s)
+
+    async def _end_held(self) -> None:
+        """End a copy that is held, and keep its images."""
+        with anyio.CancelScope(shield=True):
+            # Until it has ended the journal says that it has to be.
+            try:
+                await self._end_copy()
+            except (PhaulError, TimeoutError) as error:
+                _logger.warning("while the copy was ended: %s", error)
+                await end_copy(self.record, self._engine.host)
+            self._owner.lapse()
+            self._change(state=DestinationState.IMAGES)
+            self._note()
 
     async def end(self, *, told: bool, keep_images: bool) -> None:
         """Remove what nobody needs; `told` says that the source knows how it ended.
@@ -353,22 +367,24 @@ class Custody:
                 if self.state.gives_up:
                     self._owner.give_up()
                     self._forget()
-                owed = self.state.owed
+                runs = self.state is DestinationState.RUNNING
+                drains = runs and await leave_memory(self._session, self.incoming, told=told)
+                keep = self.state.owed or keep_images or drains
                 if self._copy is not None:
                     await self._end_copy()
                 if self._session is not None:
-                    await self._session.close(keep_images=owed or keep_images, keep_logs=False)
+                    await self._session.close(keep_images=keep, keep_logs=False)
             finally:
                 if self.state.owed:
                     await self._durability.ended()
-                runs = self.state is DestinationState.RUNNING
                 if runs and keep_images:
                     self.incoming.keep("the images were asked to be kept")
                 elif not self.state.owed:
                     if runs and not told:
                         self._write(sync=True)  # else the images would be all that tells of it
-                    shutil.rmtree(self.incoming.images, ignore_errors=True)
-                if self.state.owed or (runs and not told):
+                    if not drains:
+                        shutil.rmtree(self.incoming.images, ignore_errors=True)
+                if self.state.owed or drains or (runs and not told):
                     self.incoming.stay()
 
     async def _end_copy(self) -> None:

@@ -104,7 +104,9 @@ def _sync_files(folder: Path) -> None:
 
 def _begin_writing(folder: Path) -> list[Path]:
     """Have all files of a folder begin to go to the disk, and return them; raises OSError."""
-    files = [path for path in folder.iterdir() if not path.is_symlink()]
+    with os.scandir(folder) as entries:
+        # Not the socket of CRIU's daemon, nor what only that needs.
+        files = [Path(each.path) for each in entries if each.is_file(follow_symlinks=False)]
     for path in files:
         _begin_writing_one(path)
     return files

@@ -6,9 +6,11 @@ its agent lives:
     journal.json    whose the process is, see `phaul.storage.journal`
     images/N/       what a round, or the final dump, has brought
     socket          where the agent of a later connection settles it
+    keeper          locked while lazily restored memory still comes from the images
 
 What a killed agent left is removed by the next one, unless the journal says that the process may
-have to be restored from it, or that it runs and the source may not know.
+have to be restored from it, or that it runs and the source may not know; and unless its memory
+still comes from it.
 """
 
 import contextlib
@@ -29,15 +31,19 @@ __all__ = [
     "SOCKET",
     "Arrival",
     "Incoming",
+    "Keeping",
     "arrivals",
     "base_directory",
     "is_locked",
+    "keeps",
     "require_ours",
 ]
 
 BASE: Final = Path("/var/lib/phaul/incoming")
 SOCKET: Final = "socket"
 _KEEP: Final = "KEEP"
+_KEEPER: Final = "keeper"
+_AGENT_ENDS_S: Final = 10.0
 _KNOWN_S: Final = 7 * 86_400.0
 """So long it is remembered that a process runs here, for a source that did not hear it."""
 
@@ -97,8 +103,7 @@ class Incoming:
     def keep(self, why: str) -> None:
         """Leave the directory behind until somebody removes it, with a note of the reason."""
         self._stays = True
-        with contextlib.suppress(OSError):
-            (self.path / _KEEP).write_text(f"{time.strftime('%FT%TZ', time.gmtime())} {why}\n")
+        _note(self.path, why)
 
     def stay(self) -> None:
         """Leave the directory behind: its journal says what for."""
@@ -114,6 +119,70 @@ class Incoming:
             self.socket.unlink()  # nobody listens there any more
         os.close(self._lock)
         self._lock = -1
+
+
+@dataclass
+class Keeping:
+    """The keeper's lock in the directory at `path`: what is there is needed.  A context manager."""
+
+    path: Path
+    _lock: int
+
+    @classmethod
+    def begin(cls, path: Path) -> Self:
+        """Take it; raises OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(path / _KEEPER, flags, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who only looks has it for a moment
+        return cls(path, lock)
+
+    def leave(self, *, told: bool, failed: str) -> None:
+        """Remove what nobody needs, when the agent has ended; another that has come does it itself.
+
+        The journal says what is needed.  `told` if the source knows that the process runs here.  If
+        the memory of one that ran `failed` to come, people decide.
+        """
+        lock = _lock_within(self.path, _AGENT_ENDS_S)
+        if lock is None:
+            return
+        try:
+            record = Journal(self.path, DestinationRecord).read()
+            runs = record is not None and record.state is DestinationState.RUNNING
+            if failed and runs:
+                _note(self.path, f"its memory did not come, so it was ended: {failed}")
+            elif (self.path / _KEEP).exists():
+                pass
+            elif record is None or (runs and told):
+                shutil.rmtree(self.path, ignore_errors=True)
+            elif runs:
+                shutil.rmtree(self.path / "images", ignore_errors=True)
+        except StateError:
+            pass  # nobody knows what it says
+        finally:
+            os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / _KEEPER).unlink()
+        os.close(self._lock)
+
+
+def keeps(path: Path) -> bool:
+    """Whether the keeper of a migration lives: its images may not be removed."""
+    try:
+        lock = os.open(path / _KEEPER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 @dataclass(frozen=True)
@@ -161,12 +230,34 @@ def _lock(path: Path, *, wait: bool = False) -> int:
     return lock
 
 
+def _lock_within(path: Path, seconds: float) -> int | None:
+    """The lock, None if another has it for all that time, or nothing is there any more."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return _lock(path)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.01)
+        except OSError:
+            return None
+
+
+def _note(path: Path, why: str) -> None:
+    """Have a directory stay until somebody removes it."""
+    with contextlib.suppress(OSError):
+        (path / _KEEP).write_text(f"{time.strftime('%FT%TZ', time.gmtime())} {why}\n")
+
+
 def _remove_stale(base: Path) -> None:
-    """Remove the directories of agents that were killed."""
+    """Remove the directories of agents that were killed, and of keepers."""
     for path in base.iterdir():
         with contextlib.suppress(OSError):
             lock = _lock(path)
             try:
+                if keeps(path):
+                    continue
                 # One that is just being made has no lock yet, but it is young.
                 young = time.time() - path.stat().st_mtime < 60
                 if not young and not _needed(path):

@@ -25,7 +25,7 @@ import anyio
 from phaul.criu.lazydaemon import LazyDaemon
 from phaul.destination.chain import Chain
 from phaul.errors import PageStoreError
-from phaul.pages.store import PageStore, Served, Wire, socket_pair
+from phaul.pages.store import PageStore, Remote, Served, Wire, socket_pair
 
 __all__ = ["Drained", "LazyPages"]
 
@@ -75,13 +75,15 @@ class LazyPages:
         work_dir: Path,
         *,
         wide: bool,
+        remote: Remote | None = None,
         log_level: int = 2,
         host: str = "",
     ) -> Self:
         """Start both; on return a restore with `work_dir` finds the daemon.
 
         `chain` is finished, with `daemon_dir`, and stays the caller's, open until `end`.  `wide`
-        is `Version.wide_page_server` of this host's CRIU.  Raises CriuNotFound, CriuError.
+        is `Version.wide_page_server` of this host's CRIU; `remote` brings what is still on the
+        source, and is the caller's to end before `end`.  Raises CriuNotFound, CriuError.
         """
         ours, theirs = socket_pair()
         try:
@@ -92,13 +94,18 @@ class LazyPages:
         except BaseException:
             ours.close()
             raise
-        store = PageStore(chain.index, chain.files, Wire(wide=wide))
+        store = PageStore(chain.index, chain.files, Wire(wide=wide), remote)
         return cls(daemon, store, ours, chain, host)
 
     @property
     def served(self) -> Served:
         """What was given so far."""
         return self._store.served
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of the two has ended, for good or ill: `wait` knows which."""
+        return self._error is not None or self.daemon.process.poll() is not None
 
     def _serve(self) -> None:
         try:
@@ -169,7 +176,7 @@ class LazyPages:
                 await anyio.wait_readable(self._ended)
         if self._error is not None or not self._in_order:
             raise self._failure() from self._error
-        pages = sum(count for ranges in self._chain.lazy.values() for _, count in ranges)
+        pages = self._chain.lazy_pages
         never = sum(self._store.lacking(pid, of) for pid, of in self._chain.lazy.items())
         return Drained(self.served, pages, never)
 

@@ -1,5 +1,5 @@
 """What became of a copy whose agent or CRIU is dead: whether it runs, or is to be
-ended.
+ended; and what is left of one that runs.
 
 Runs on the destination, when a migration is settled, and when a release fails.  CRIU ends by itself
 when its agent does, and kills what it restored; what is left of that after a moment is killed here.
@@ -16,12 +16,15 @@ from anyio.to_thread import run_sync as in_thread
 from phaul.destination.cage import kill_caged, leave_caged
 from phaul.destination.copy import STATISTICS
 from phaul.destination.ending import end_tree, ended
-from phaul.errors import CgroupError, StateError
+from phaul.destination.incoming import Incoming, keeps
+from phaul.destination.session import DestinationSession
+from phaul.errors import CgroupError, PhaulError, StateError
+from phaul.protocol.keeping import Stage
 from phaul.storage.journal import DestinationRecord
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
 
-__all__ = ["end_copy", "leave", "runs"]
+__all__ = ["end_copy", "leave", "leave_memory", "runs"]
 
 _logger = logging.getLogger("phaul")
 
@@ -82,3 +85,26 @@ async def leave(record: DestinationRecord) -> None:
         await in_thread(leave_caged, record.cage)
     except CgroupError as error:
         _logger.warning("left in the cage: %s", error)
+
+
+async def leave_memory(
+    session: DestinationSession | None, incoming: Incoming, *, told: bool
+) -> bool:
+    """Let the keeper see through what a copy that runs lacks; whether it needs the images for that.
+
+    Where memory did not come, people decide what becomes of them.  `told` if the source knows that
+    the copy runs.
+    """
+    memory = session.memory if session is not None else None
+    if memory is None:
+        return keeps(incoming.path)
+    try:
+        standing = await memory.leave(told=told)
+    except PhaulError as error:
+        failed = error.what
+    else:
+        failed = standing.failure.what if standing.failure else ""
+    if not failed:
+        return standing.stage is Stage.DRAINING
+    incoming.keep(f"its memory did not come, so it was ended: {failed}")
+    return True

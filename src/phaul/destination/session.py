@@ -31,8 +31,11 @@ from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
-from phaul.errors import CriuNotFound, ImageError, PhaulError, UsageError
+from phaul.destination.memory import LazyMemory
+from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
+from phaul.protocol import messages as m
+from phaul.protocol.keeping import Stage
 from phaul.storage.workdir import WorkDir
 
 __all__ = ["DestinationSession"]
@@ -59,7 +62,7 @@ class DestinationSession:
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
     `open_channel` makes the memory channel of a descriptor and this host's name.  The restoring
-    CRIU is put in `cage`.
+    CRIU is put in `cage`.  With `memory` it restores lazily, where that is shorter.
     """
 
     def __init__(
@@ -71,8 +74,12 @@ class DestinationSession:
         tasks: TaskGroup | None = None,
         open_channel: OpenChannel = MemoryChannel,
         cage: Cage | None = None,
+        memory: LazyMemory | None = None,
     ) -> None:
         self._cage = cage
+        self.memory = memory
+        """Once the restore is held: what brings its memory, None if it was restored in full."""
+        self._lazily = False
         self._open_channel = open_channel
         self._stack = AsyncExitStack()
         self._lent = tasks
@@ -161,6 +168,8 @@ class DestinationSession:
             if self._cage is not None and (waiting := self._workers.waiting):
                 self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.server.wait()
+            if self.memory is not None:
+                self.memory.written(iteration.server.images_dir)
         except PhaulError as error:
             iteration.error = error
             self._channel.break_off()
@@ -227,6 +236,16 @@ class DestinationSession:
                     f"{file} cannot be copied to {target}: {err.strerror}", host=self._host
                 ) from err
 
+    async def get_memory_ready(self) -> None:
+        """Have all stand that a lazy restore needs; `restore` is one in full if that cannot be.
+
+        It writes to the newest images, which are complete.
+        """
+        if self.memory is not None:
+            self._lazily = await self.memory.ready(self._require_images())
+            if not self._lazily:
+                self.memory = None
+
     async def restore(self, options: CriuOptions | None = None) -> int:
         """Restore from the newest images; returns the PID of the root, which stands still.
 
@@ -249,7 +268,9 @@ class DestinationSession:
                 log_level=self._config.log_level,
                 host=self._host,
                 cage=self._cage,
+                lazily=self._lazily,
             )
+            await self._guard(self._copy)
         except BaseException:
             self._failed = True
             with anyio.CancelScope(shield=True):
@@ -257,25 +278,69 @@ class DestinationSession:
             raise
         return self._copy.pid
 
+    async def _guard(self, copy: HeldCopy) -> None:
+        if self.memory is None or not self._lazily:
+            return
+        try:
+            await self.memory.guard(copy.pid)
+        except BaseException:
+            self._copy = None
+            await copy.discard()
+            raise
+
     async def gather(self) -> None:
         """Cage what CRIU moved out of its cage; beside what comes next, see HeldCopy.gather."""
         if self._copy is not None:
             await self._copy.gather()
+
+    async def require_memory(self) -> None:
+        """Raise if the memory of a copy that is held cannot come any more: then discard it."""
+        if self.memory is not None:
+            await self.memory.require()
 
     async def release(self) -> None:
         """Let the restored tree run: from now on it is this host's."""
         copy, self._copy = self._require_copy(), None
         self._cage = None  # the copy leaves it
         self._doubtful = True  # until CRIU says that it runs
-        reap = await copy.release(self._config.timeouts.finish)
+        try:
+            reap = await copy.release(self._config.timeouts.finish)
+        except BaseException:
+            await self._end_memory()
+            raise
         self._doubtful = False
         # Beside what the caller does next, which is to tell that it runs here.
         self._tasks.start_soon(reap)
 
+    async def drain(self, wait: float) -> m.Draining:
+        """What of its memory a released tree still lacks, after so many seconds at most."""
+        if self.memory is None:
+            return m.Draining(pages=0, given=0, seconds=0.0, over=True)
+        try:
+            found = await self.memory.look(wait)
+        except PageStoreError as error:  # its warden ends what the keeper cannot see through
+            return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=error.what)
+        return m.Draining(
+            pages=found.pages,
+            given=found.given,
+            seconds=found.seconds,
+            over=found.stage is not Stage.DRAINING,
+            failure=found.failure.what if found.failure is not None else "",
+        )
+
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""
         copy, self._copy = self._require_copy(), None
-        await copy.discard()
+        try:
+            await copy.discard()
+        finally:
+            await self._end_memory()
+
+    async def _end_memory(self) -> None:
+        """See the keeper of a copy end that is given up."""
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            await memory.ended()
 
     async def close(self, *, keep_images: bool = False, keep_logs: bool | None = None) -> None:
         """End what is under way, and remove the images; a copy that was not released is killed.
@@ -299,6 +364,8 @@ class DestinationSession:
                 await self._workers.close()
                 if self._cage is not None:
                     await in_thread(self._cage.kill)
+                if self.memory is not None:
+                    await self.memory.close()
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs

@@ -286,7 +286,7 @@ async def _take(
     # A later connection has to know whom it may end.
     agent = Incarnation.of(os.getpid()) or record.agent
     custody = Custody(incoming, msgspec.structs.replace(record, agent=agent), engine, tasks)
-    custody.took_over()
+    await custody.took_over()
     listen(custody, tasks)  # for the case that this connection is lost as well
     return _Keeper(custody, owned=True, lease_s=lease_s)
 

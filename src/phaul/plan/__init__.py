@@ -2,6 +2,16 @@
 
 from phaul.plan.catalogue import CHECKS, Check
 from phaul.plan.plan import Plan, Way
-from phaul.plan.wishes import Compress, OnTimeout, Tcp, Wishes
+from phaul.plan.wishes import Compress, OnTimeout, Restoring, Tcp, Wishes
 
-__all__ = ["CHECKS", "Check", "Compress", "OnTimeout", "Plan", "Tcp", "Way", "Wishes"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Compress",
+    "OnTimeout",
+    "Plan",
+    "Restoring",
+    "Tcp",
+    "Way",
+    "Wishes",
+]

@@ -53,6 +53,7 @@ CHECKS: Final[dict[str, Check]] = {
         Check(
             "second-lock", "the tree can be held by a frozen cgroup, if CRIU dies in the cutover"
         ),
+        Check("throttle", "the tree can be slowed down, if that was asked for"),
         Check("lsm", "security profiles are known there"),
         Check("namespaces", "namespaces that have to be made again"),
         Check("tools", "programs that CRIU starts"),

@@ -54,6 +54,11 @@ def _bandwidth(costs: Costs) -> str:
 
 
 def _restore(costs: Costs) -> str:
+    if costs.restores_lazily:
+        return (
+            f"{costs.memory_bytes / _MIB:.1f} MiB are restored when it runs there, "
+            f"instead of {costs.full_restore_s * 1e3:.0f} ms while it is down"
+        )
     return (
         f"the restore reads all {costs.memory_bytes / _MIB:.1f} MiB while it is down, "
         f"{costs.restore_s * 1e3:.0f} ms over there"

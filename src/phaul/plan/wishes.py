@@ -9,14 +9,18 @@ from enum import Enum
 from phaul.errors import UsageError
 from phaul.plan.catalogue import CHECKS
 
-__all__ = ["Compress", "OnTimeout", "Tcp", "Wishes"]
+__all__ = ["Compress", "OnTimeout", "Restoring", "Tcp", "Wishes"]
 
 
 class OnTimeout(Enum):
-    """What to do when the pre-copy takes longer than it may."""
+    """What to do when the rounds do not come to the downtime, or take longer than they may.
+
+    THROTTLE slows the process down, as little as will do; where that does not help it cancels.
+    """
 
     CANCEL = "cancel"
     CUTOVER = "cutover"
+    THROTTLE = "throttle"
 
 
 class Compress(Enum):
@@ -25,6 +29,15 @@ class Compress(Enum):
     AUTO = "auto"
     NONE = "none"
     ZSTD = "zstd"
+
+
+class Restoring(Enum):
+    """How the memory is restored: LAZY brings it in when the process runs, FULL before it does;
+    AUTO as is shorter."""
+
+    AUTO = "auto"
+    LAZY = "lazy"
+    FULL = "full"
 
 
 class Tcp(Enum):
@@ -50,6 +63,7 @@ class Wishes:
     compress: Compress = Compress.AUTO
     tcp: Tcp | None = None
     keep_images: bool = False
+    restore: Restoring = Restoring.AUTO
     allow: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:

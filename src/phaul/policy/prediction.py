@@ -2,11 +2,11 @@
 
 Used on the source after each round.  Pure: all that it rests on is given to it.
 
-    downtime = what is dirty / bandwidth  +  the restore of all memory  +  what every dump costs
+    downtime = what is dirty / bandwidth  +  the restore  +  what every dump costs
 
 What is dirty: what the process dirties in the time of the last round, by the working set that
-explains all rounds (`working_set`), and all shared memory, which only the final dump sends.  The
-restore reads all memory while the process is down.
+explains all rounds (`working_set`), and all shared memory, which only the final dump sends.  A
+restore in full reads all memory while the process is down, a lazy one when it runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +32,9 @@ ASSUMED_BANDWIDTH: Final = 110e6
 _FIXED_S: Final = 0.05
 """Every cutover: natively, a tiny process is down for 40 to 60 ms."""
 
+_LAZY_S: Final = 0.04
+"""A lazy restore: CRIU's daemon starts, and the page maps are told anew."""
+
 _FREEZES: Final = 3.0
 """A final dump and the kill cost about three times what the freeze of a small pre-dump does."""
 
@@ -43,7 +46,8 @@ _FAR: Final = 5.0
 class Costs:
     """What is known beforehand: bytes, and bytes a second.
 
-    `restore_rate` is how fast the destination fills memory.  `dirty_rate` is preflight's
+    `restore_rate` is how fast the destination fills memory, `lazy` that it may do so when the
+    process runs.  `dirty_rate` is preflight's
     measurement, None where there was none, and `dirty_s` for how long it was measured.
     """
 
@@ -53,11 +57,23 @@ class Costs:
     dirty_rate: float | None = None
     bandwidth: float = ASSUMED_BANDWIDTH
     dirty_s: float = 1.0
+    lazy: bool = False
+
+    @property
+    def full_restore_s(self) -> float:
+        """The restore of all memory."""
+        return self.memory_bytes / max(self.restore_rate, 1.0)
+
+    @property
+    def restores_lazily(self) -> bool:
+        """Whether the shorter restore is the lazy one."""
+        return self.lazy and self.full_restore_s > _LAZY_S
 
     @property
     def restore_s(self) -> float:
-        """The restore of all memory."""
-        return self.memory_bytes / max(self.restore_rate, 1.0)
+        """The restore, as far as the process waits for it."""
+        shared = self.shared_bytes / max(self.restore_rate, 1.0)
+        return _LAZY_S + shared if self.restores_lazily else self.full_restore_s
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ the memory goes over a channel of its own.  The source asks, the agent on the de
     the tree is killed on the source
     Commit                                     -->  lets it run: it is the destination's now
                                                <--  Running
+    Drain                                      -->  is all of its memory in?
+    ... until it is ...                        <--  Draining
     Bye                                        -->  cleans up
                                                <--  Done
 
@@ -59,6 +61,6 @@ from typing import Final
 
 __all__ = ["NEWEST", "OLDEST"]
 
-OLDEST: Final = 2
-NEWEST: Final = 2
+OLDEST: Final = 3
+NEWEST: Final = 3
 """The versions that this phaul speaks."""

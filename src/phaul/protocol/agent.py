@@ -16,15 +16,16 @@ that neither can be led out of turn, and the two cannot drift apart.
                                            v
                                         LOADING --Restore--> HELD --Commit--> RUNNING
 
+    Drain, in RUNNING, as often as it wants
     Discard, in all from GREETED to HELD, and again in SPENT --> SPENT
     Bye, in all but NEW and HELD --> ENDED     a copy that is held needs a decision first
 
     GREETED --Ask--> SETTLING: Ask, Commit, Discard, Recover, as often as it wants; Bye --> ENDED
 
-Where the answer is Failed: Hello ends the conversation; Clock, Survey, Prepare and Ask may be asked
-again; StartRound, StopRound and Restore leave it SPENT, the next attempt is a conversation of its
-own; Commit, and the Discard of a held copy, leave it DOUBTFUL: who has the process is settled by
-looking, in another conversation.
+Where the answer is Failed: Hello ends the conversation; Clock, Survey, Prepare, Drain and Ask may
+be asked again; StartRound, StopRound and Restore leave it SPENT, the next attempt is a conversation
+of its own; Commit, and the Discard of a held copy, leave it DOUBTFUL: who has the process is
+settled by looking, in another conversation.
 """
 
 from enum import Enum
@@ -40,6 +41,8 @@ from phaul.protocol.messages import (
     Commit,
     Discard,
     Done,
+    Drain,
+    Draining,
     Failed,
     Hello,
     Image,
@@ -89,6 +92,7 @@ _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
     StopRound: (Done, State.READY),
     Restore: (Ready, State.HELD),
     Commit: (Running, State.RUNNING),
+    Drain: (Draining, State.RUNNING),
     Discard: (Done, State.SPENT),
     Ask: (Standing, State.SETTLING),
     Recover: (Ready, State.SETTLING),
@@ -105,6 +109,7 @@ _FAILED: Final[dict[type[Request], State]] = {
     StopRound: State.SPENT,
     Restore: State.SPENT,
     Commit: State.DOUBTFUL,
+    Drain: State.RUNNING,
     Discard: State.SPENT,
     Ask: State.GREETED,
     Recover: State.SETTLING,
@@ -118,7 +123,7 @@ _LEGAL: Final[dict[State, tuple[type[Request], ...]]] = {
     State.ROUND: (StopRound, Discard, Bye),
     State.LOADING: (Image, Restore, Discard, Bye),
     State.HELD: (Commit, Discard),
-    State.RUNNING: (Bye,),
+    State.RUNNING: (Drain, Bye),
     State.SPENT: (Discard, Bye),
     State.SETTLING: (Ask, Commit, Discard, Recover, Bye),
     State.DOUBTFUL: (Bye,),

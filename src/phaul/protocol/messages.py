@@ -5,7 +5,7 @@ directory, no number is out of range, no list or text is longer than said here. 
 checked by the same rules, so that what one side sends the other takes.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from phaul.protocol.types import (
     ImageName,
     MigrationId,
     Name,
+    Pages,
     Part,
     Pid,
     RoundNumber,
@@ -40,6 +41,8 @@ __all__ = [
     "CriuVersion",
     "Discard",
     "Done",
+    "Drain",
+    "Draining",
     "Failed",
     "Hello",
     "HostFacts",
@@ -161,6 +164,9 @@ class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
     `key` names this migration for ever, and whoever knows it may settle it.  A copy that stands
     ready without a word from the source is held for `lease_s` seconds; then only what it can be
     restored from is kept.  `name` is the process's, for people.
+
+    `restore` is how its memory is restored: lazily, which is brought in when it runs, in full
+    before it does, or as is shorter.
     """
 
     key: Token
@@ -172,6 +178,7 @@ class Prepare(MessageBase, frozen=True, kw_only=True, tag="prepare"):
     options: RestoreOptions = RestoreOptions()
     framed: bool = False
     keep_images: bool = False
+    restore: Literal["auto", "lazy", "full"] = "auto"
 
 
 class Clock(MessageBase, frozen=True, kw_only=True, tag="clock"):
@@ -214,6 +221,10 @@ class Commit(MessageBase, frozen=True, kw_only=True, tag="commit"):
 
     Asked again, it is answered again.
     """
+
+
+class Drain(MessageBase, frozen=True, kw_only=True, tag="drain"):
+    """It runs: how much of its memory is still to come?  Answered when all is in, or after 1 s."""
 
 
 class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
@@ -267,14 +278,30 @@ class Ready(MessageBase, frozen=True, kw_only=True, tag="ready"):
     """The tree stands restored and still; `pid` is its root.
 
     `durable` says that what it was restored from is on the disk: then it also outlives a power cut.
+    `lazy` says that its memory comes when it runs.
     """
 
     pid: Pid
     durable: bool = True
+    lazy: bool = False
 
 
 class Running(MessageBase, frozen=True, kw_only=True, tag="running"):
     """The answer to Commit: it runs here."""
+
+
+class Draining(MessageBase, frozen=True, kw_only=True, tag="draining"):
+    """The answer to Drain: pages that were left out of the restore, and those that are in.
+
+    `over` if nothing more will come; where `failure` says why, the process was ended.  `seconds`
+    are from the first page to the last.
+    """
+
+    pages: Pages
+    given: Pages
+    seconds: Annotated[float, Meta(ge=0, le=1e9)]
+    over: bool
+    failure: Text = ""
 
 
 class Standing(MessageBase, frozen=True, kw_only=True, tag="standing"):
@@ -318,6 +345,7 @@ Request = (
     | Image
     | Restore
     | Commit
+    | Drain
     | Discard
     | Ask
     | Recover
@@ -326,7 +354,7 @@ Request = (
 )
 """What the source may send."""
 
-Answer = Welcome | Time | Surveyed | Done | Ready | Running | Standing | Failed | Alive
+Answer = Welcome | Time | Surveyed | Done | Ready | Running | Draining | Standing | Failed | Alive
 """What the agent may send."""
 
 Message = Request | Answer

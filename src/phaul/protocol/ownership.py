@@ -25,6 +25,9 @@ beside it.
 
     discard --> DISCARDED, from all but RELEASING and RUNNING.
 
+The journal may say LOCKED from the moment at which CRIU has stopped all of the tree, while the dump
+goes on: what undoes it does so too if the lock was not taken.
+
 LOCKED without a second lock, where the source has no cgroup v2, is as good while phaul and CRIU
 live; then DECIDED has to be on the disk before the kill, since after a power cut nothing else tells
 a tree that was killed from one that CRIU let go.

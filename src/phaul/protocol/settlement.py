@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from phaul.protocol.ownership import SourceState
+from phaul.protocol.ownership import DestinationState, SourceState
 
-__all__ = ["Copy", "Settlement", "Source", "Step", "Tree", "Verdict", "settle"]
+__all__ = ["Copy", "Settlement", "Source", "Step", "Tree", "Verdict", "copy_of", "settle"]
 
 
 class Tree(Enum):
@@ -45,6 +45,22 @@ class Copy(Enum):
     UNSURE = "unsure"
     """It was let go, but nobody saw it run, and it is not there; its images are."""
     RUNNING = "running"
+
+
+def copy_of(state: DestinationState, *, unsure: bool) -> Copy:
+    """What a destination that lives has, in this state; `unsure` if it may have run."""
+    match state:
+        case DestinationState.RECEIVING | DestinationState.RESTORING:
+            return Copy.BEGUN
+        case DestinationState.READY | DestinationState.RELEASING:
+            # One that is being let go may still fail to; to be told so again waits for that.
+            return Copy.HELD
+        case DestinationState.IMAGES | DestinationState.AGAIN:
+            return Copy.UNSURE if unsure else Copy.IMAGES
+        case DestinationState.DISCARDED:
+            return Copy.NOTHING
+        case _:
+            return Copy.RUNNING
 
 
 class Step(Enum):

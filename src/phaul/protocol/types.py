@@ -15,6 +15,7 @@ __all__ = [
     "Message",
     "MigrationId",
     "Name",
+    "Pages",
     "Part",
     "Pid",
     "RoundNumber",
@@ -42,6 +43,7 @@ Word = Annotated[str, Meta(max_length=64)]
 VersionNumber = Annotated[int, Meta(ge=1, le=65535)]
 RoundNumber = Annotated[int, Meta(ge=0, le=999_999)]
 Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
+Pages = Annotated[int, Meta(ge=0, le=1 << 50)]
 Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
 """The kernel's PIDs end at 4194304."""
 

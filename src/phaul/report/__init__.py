@@ -6,6 +6,7 @@ from phaul.report.events import (
     Connected,
     Connecting,
     CutoverStarted,
+    Draining,
     Event,
     Failed,
     Finished,
@@ -16,10 +17,11 @@ from phaul.report.events import (
     RoundProgress,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Report, Round
+from phaul.report.report import Downtime, Drained, Report, Round, Slowdown, SlowStep
 from phaul.report.status import Phase, Status
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "Connecting",
     "CutoverStarted",
     "Downtime",
+    "Drained",
+    "Draining",
     "Event",
     "Failed",
     "Finished",
@@ -41,6 +45,9 @@ __all__ = [
     "RoundProgress",
     "RoundStarted",
     "Running",
+    "SlowStep",
+    "Slowdown",
+    "SlowedDown",
     "SourceGone",
     "Started",
     "Status",

@@ -10,13 +10,15 @@ import msgspec
 
 from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
-from phaul.report.report import Report, Round
+from phaul.report.report import Drained, Report, Round
 
 __all__ = [
     "Checked",
     "Connected",
     "Connecting",
     "CutoverStarted",
+    "Drained",
+    "Draining",
     "Event",
     "EventHandler",
     "Failed",
@@ -28,6 +30,7 @@ __all__ = [
     "RoundProgress",
     "RoundStarted",
     "Running",
+    "SlowedDown",
     "SourceGone",
     "Started",
 ]
@@ -96,6 +99,16 @@ class RoundFinished(_Event, frozen=True, kw_only=True, tag="round-finished"):
     round: Round
 
 
+class SlowedDown(_Event, frozen=True, kw_only=True, tag="slowed-down"):
+    """The rounds do not converge: the process has `share` of its CPU time from now on.
+
+    Before, it used `cpus` processors (1.5: one and a half).
+    """
+
+    share: float
+    cpus: float
+
+
 class PreCopyStopped(_Event, frozen=True, kw_only=True, tag="pre-copy-stopped"):
     """No more rounds: `reason` is the value of a `policy.StopReason`, then in words."""
 
@@ -124,6 +137,13 @@ class Running(_Event, frozen=True, kw_only=True, tag="running"):
     pid: int
 
 
+class Draining(_Event, frozen=True, kw_only=True, tag="draining"):
+    """It runs, and its memory comes: pages that were left out of the restore, and those given."""
+
+    pages: int
+    given: int
+
+
 class Finished(_Event, frozen=True, kw_only=True, tag="finished"):
     """The last event of a migration that went well."""
 
@@ -148,11 +168,14 @@ Event = (
     | RoundStarted
     | RoundProgress
     | RoundFinished
+    | SlowedDown
     | PreCopyStopped
     | CutoverStarted
     | Held
     | SourceGone
     | Running
+    | Draining
+    | Drained
     | Finished
     | Failed
 )

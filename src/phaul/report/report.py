@@ -9,8 +9,9 @@ import msgspec
 
 from phaul.plan import Plan, Way
 from phaul.protocol.preflight import Finding
+from phaul.report.units import duration, plural
 
-__all__ = ["PAGE_SIZE", "Downtime", "Report", "Round", "Way"]
+__all__ = ["PAGE_SIZE", "Downtime", "Drained", "Report", "Round", "SlowStep", "Slowdown", "Way"]
 
 PAGE_SIZE: Final = 4096
 _MIB: Final = 1 << 20
@@ -24,7 +25,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     the whole round with the page server's end.  `wire_bytes` is what crossed the network both
     ways, None where only CRIU moved bytes.  `begun_s` is when it began, after the migration did.
     `dirty_rate` is what the process dirtied in bytes a second, `predicted_downtime_s` what a
-    cutover right after it would have cost; both None where they are not known yet.
+    cutover right after it would have cost; both None where they are not known yet.  `share` is how
+    much of its CPU time the process had in it: 1 where it was not slowed down.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     begun_s: float = 0.0
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
+    share: float = 1.0
 
     @property
     def sent_pages(self) -> int:
@@ -92,13 +95,55 @@ class Downtime(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.total_s * 1e3:.0f} ms = {listed}"
 
 
+class SlowStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: from round `number` on, the process had `share` of its CPU time."""
+
+    number: int
+    share: float
+
+
+class Slowdown(msgspec.Struct, frozen=True, kw_only=True):
+    """How the process was slowed down so that the rounds converge.
+
+    `cpus` is what it used before, in CPUs (1.5: one and a half).  `share` is what it kept of that
+    at the end, `seconds` how long it was slow.  `given_back` says that it is so no more: it never
+    is on the destination.
+    """
+
+    cpus: float
+    steps: tuple[SlowStep, ...]
+    share: float
+    seconds: float
+    given_back: bool = True
+
+    def __str__(self) -> str:
+        steps = plural(len(self.steps), "step")
+        back = "it has all of it again" if self.given_back else "it could not be given back here"
+        return (
+            f"to {self.share * 100:.0f} % of its CPU time, in {steps}, for "
+            f"{duration(self.seconds)}; {back}"
+        )
+
+
+class Drained(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="drained"):
+    """All memory is in that a lazy restore left out: `pages` of it were asked for, in `seconds`.
+
+    An event of its own, and a part of the report.
+    """
+
+    pages: int
+    seconds: float
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report of one finished migration.
 
     `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
     `policy.StopReason`, `explanation` says it in words.  `final.begun_s` is when the cutover began.
-    What only the command knows has a default: the migration's `id`, both hosts' names and their
-    CRIUs, `started_unix` (seconds since the epoch), what preflight found, and the plan.
+    `slowdown` is None where the process was not slowed down.  `lazy` says that the memory came in
+    when the process ran already, `drained` how; it is None if that was not waited for.  What only
+    the command knows has a default: the migration's `id`, both hosts' names and their CRIUs,
+    `started_unix` (seconds since the epoch), what preflight found, and the plan.
     """
 
     version: int = 1
@@ -112,6 +157,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     final: Round
     downtime: Downtime
     seconds: float
+    slowdown: Slowdown | None = None
     id: str = ""
     source: str = ""
     destination: str = ""
@@ -122,6 +168,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     max_downtime_s: float | None = None
     findings: tuple[Finding, ...] = ()
     plan: Plan | None = None
+    lazy: bool = False
+    drained: Drained | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -142,6 +190,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines = [f"{self.name} (PID {self.pid}), {self.way.value}: {self.explanation}"]
         lines += [f"  round {r.number:<2} {r}" for r in self.rounds]
         lines.append(f"  final    {self.final}")
+        if self.slowdown is not None:
+            lines.append(f"slowed   {self.slowdown}")
         lines.append(f"downtime {self.downtime}")
         sent = f"sent {self.sent_bytes / _MIB:.1f} MiB in {self.seconds:.2f} s"
         if self.memory_bytes:

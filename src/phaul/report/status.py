@@ -24,6 +24,7 @@ from phaul.report.events import (
     RoundProgress,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
@@ -76,6 +77,7 @@ class RoundDone(msgspec.Struct, frozen=True, kw_only=True):
     frozen_s: float
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
+    share: float = 1.0
 
     @classmethod
     def of(cls, figures: object) -> "RoundDone":
@@ -88,8 +90,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase_unix` is when `phase` began, 0 if that is not known, `round_unix` when the round did that
     is under way (`round`, None between rounds).  `sent_bytes` counts the rounds that are in.
-    `downtime_s` is predicted while the migration runs, measured at its end.  `message`, `fate` and
-    `exit_code` say how it ended.
+    `share` is how much of its CPU time the process has.  `downtime_s` is predicted while the
+    migration runs, measured at its end.  `message`, `fate` and `exit_code` say how it ended.
     """
 
     v: int = 1
@@ -110,6 +112,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     round_unix: float = 0.0
     round_sent_bytes: int = 0
     round_expected_bytes: int = 0
+    share: float = 1.0
     sent_bytes: int = 0
     downtime_s: float | None = None
     destination_pid: int | None = None
@@ -172,6 +175,8 @@ def _changes(status: Status, event: Event, now: float) -> dict[str, object]:
                 "downtime_s": status.downtime_s if predicted is None else predicted,
                 **_round(None, now),
             }
+        case SlowedDown(share=share):
+            return {"share": share}
         case _:
             return _ending(event, now)
 
@@ -181,7 +186,7 @@ def _ending(event: Event, now: float) -> dict[str, object]:
         case CutoverStarted():
             return {"phase": Phase.CUTOVER, **_round(None, now)}
         case Held():
-            return {"phase": Phase.RESTORING, **_round(None, now)}
+            return {"phase": Phase.RESTORING, "share": 1.0, **_round(None, now)}
         case SourceGone():
             return {"phase": Phase.RELEASING}
         case Running(host=host, pid=pid):
@@ -199,6 +204,7 @@ def _ending(event: Event, now: float) -> dict[str, object]:
                 "message": event.message,
                 "fate": event.fate,
                 "exit_code": event.exit_code,
+                "share": 1.0,
                 **_round(None, now),
             }
         case _:

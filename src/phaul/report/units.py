@@ -6,7 +6,7 @@ Used for all output, on both hosts, during and after a migration.  Pure.
 import math
 from typing import Final
 
-__all__ = ["UNKNOWN", "clean", "duration", "plural", "rate", "size"]
+__all__ = ["UNKNOWN", "clean", "duration", "plural", "rate", "size", "slowed"]
 
 UNKNOWN: Final = "unknown"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -48,6 +48,11 @@ def duration(seconds: float | None) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+
+
+def slowed(share: float) -> str:
+    """`slowed to 40 %`."""
+    return f"slowed to {share * 100:.0f} %"
 
 
 def plural(count: int, one: str, more: str = "") -> str:

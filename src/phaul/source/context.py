@@ -17,6 +17,7 @@ from phaul.pages.channel import MemoryChannel
 from phaul.policy import StopRule, Verdict
 from phaul.report import Round
 from phaul.report.events import EventHandler
+from phaul.source.slowing import Slowing
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject
 
@@ -37,7 +38,13 @@ class Remote(Protocol):
 
 
 class Judge(Protocol):
-    """Looks at the rounds so far."""
+    """Looks at the rounds so far.
+
+    `share` is how much of its CPU time the process is to have from the last look on.
+    """
+
+    @property
+    def share(self) -> float: ...  # noqa: D102
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """The last round with what is to be said of it, and why to stop, None to go on.
@@ -51,6 +58,7 @@ class PageJudge:
     """The judge of the original: by the pages that each round had to send."""
 
     rule: StopRule
+    share: float = 1.0
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """See Judge."""
@@ -104,7 +112,8 @@ class Context:
 
     `workers` have the memory socket.  Each round takes one of its own: in CRIU's loop of pre-dumps
     on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.  `begun` is when
-    the migration began, by the monotonic clock.
+    the migration began, by the monotonic clock.  `slowing` is None where the process is never to be
+    slowed down.
     """
 
     config: Config
@@ -117,6 +126,7 @@ class Context:
     canceller: Canceller
     judge: Judge
     begun: float
+    slowing: Slowing | None = None
 
     @property
     def host(self) -> str:

@@ -12,16 +12,18 @@ import msgspec
 from phaul.errors import NotConverged
 from phaul.plan import OnTimeout, Wishes
 from phaul.policy import Verdict
-from phaul.policy.choice import Cancel, Choice, act
+from phaul.policy.choice import Cancel, Choice, Throttle, act
 from phaul.policy.decision import CutOver, Limits, decide
-from phaul.policy.prediction import Costs, predict
+from phaul.policy.prediction import Costs, Prediction, predict
 from phaul.report import Round
+from phaul.report.units import slowed
 
 __all__ = ["DowntimeJudge"]
 
 _CHOICES: Final[Mapping[OnTimeout, Choice]] = {
     OnTimeout.CANCEL: Choice.CANCEL,
     OnTimeout.CUTOVER: Choice.CUT_OVER,
+    OnTimeout.THROTTLE: Choice.THROTTLE,
 }
 
 
@@ -29,7 +31,8 @@ class DowntimeJudge:
     """Goes on until the predicted downtime is at most `max_downtime_s`, which may be changed.
 
     When that is not to be had, by the rounds, the time or the working set, the user's wish decides:
-    cut over all the same, or NotConverged.  `begun` is when the migration began.
+    cut over all the same, slow it down to `share` of its CPU time, or NotConverged.  `begun` is
+    when the migration began.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class DowntimeJudge:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_downtime_s = wishes.max_downtime_s
+        self.share = 1.0
         self._wishes = wishes
         self._costs = costs
         self._begun = begun
@@ -49,24 +53,40 @@ class DowntimeJudge:
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """See `context.Judge`; raises NotConverged."""
-        found = predict(rounds, self._costs)
+        found = predict(rounds, self._costs, [one.share for one in rounds])
+        choice = _CHOICES[self._wishes.on_timeout]
         last = msgspec.structs.replace(
-            rounds[-1], dirty_rate=found.dirty_rate, predicted_downtime_s=found.downtime_s
+            rounds[-1], dirty_rate=_rate(found, rounds), predicted_downtime_s=found.downtime_s
         )
         limits = Limits(
             self.max_downtime_s,
             self._wishes.max_rounds - len(rounds),
             self._begun + self._wishes.timeout_s - self._clock(),
+            strict=choice is Choice.THROTTLE,
         )
-        action = act(decide(found, limits), _CHOICES[self._wishes.on_timeout])
+        action = act(decide(found, limits), choice, self.share)
+        if isinstance(action, Throttle):
+            self.share = action.share
         if isinstance(action, Cancel):
+            slow = f", {slowed(self.share)} of its CPU time" if self.share < 1 else ""
             raise NotConverged(
-                "the pre-copy did not come to the downtime asked for: "
+                f"the pre-copy did not come to the downtime asked for{slow}: "
                 f"{action.verdict.explanation}",
                 host=self._host,
-                remedy=(
-                    f"allow more (--max-downtime {action.downtime_s * 1.2:.1f}s), "
-                    "or move it all the same (--on-timeout cutover)"
-                ),
+                remedy=_remedy(choice, action.downtime_s),
             )
         return last, action.verdict if isinstance(action, CutOver) else None
+
+
+def _rate(found: Prediction, rounds: Sequence[Round]) -> float | None:
+    """What it dirties in a second: predicted is in one of its own CPU time."""
+    share = rounds[-2].share if len(rounds) > 1 else 1.0
+    return None if found.dirty_rate is None else found.dirty_rate * share
+
+
+def _remedy(choice: Choice, downtime_s: float) -> str:
+    slower = "" if choice is Choice.THROTTLE else "slow it down (--on-timeout throttle), "
+    return (
+        f"allow more (--max-downtime {downtime_s * 1.2:.1f}s), {slower}"
+        "or move it all the same (--on-timeout cutover)"
+    )

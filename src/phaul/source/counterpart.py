@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from phaul.config import Timeouts
-from phaul.errors import CriuError, PhaulError
+from phaul.errors import CriuError, PhaulError, ProtocolError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import State
 from phaul.source.cutover import Cutover, Release
@@ -45,6 +45,8 @@ class Counterpart:
         self._timeouts = timeouts
         self._log_dir = log_dir
         self.restored_pid: int | None = None
+        self.lazy = False
+        """Whether the memory comes when the process runs."""
 
     @property
     def met(self) -> bool:
@@ -74,6 +76,7 @@ class Counterpart:
             self.asked_to_restore = True
             ready = await self._caller.restore(self._timeouts.restore)
         self.restored_pid = ready.pid
+        self.lazy = ready.lazy
         return self._release
 
     async def _release(self) -> None:
@@ -90,6 +93,13 @@ class Counterpart:
                 error.add_note(f"then: {also}")
                 raise error from also
             self.settled = True
+
+    async def drain(self, timeout: float) -> m.Draining:
+        """How far the memory of the running process has come; answered within about a second."""
+        answer = await self._caller.call(m.Drain(), timeout)
+        if not isinstance(answer, m.Draining):
+            raise ProtocolError("the other side does not say how far its memory has come")
+        return answer
 
     @contextmanager
     def _logs(self) -> Iterator[None]:

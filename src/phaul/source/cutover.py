@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 
 from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
-from phaul.criu.rpc import Request, RequestType, Stage
+from phaul.criu.rpc import Request, RequestType, Response, Stage
 from phaul.criu.swrk import Swrk
 from phaul.errors import CutoverFailed, ImageError, OutcomeUnknown, PhaulError, UsageError
 from phaul.report import CutoverStarted, Downtime, Held, Round, SourceGone
@@ -74,6 +74,9 @@ class Cutover:
         self._iterating = False
         self._complete = False
         self._lock_tried = anyio.Event()
+        self._at_home = anyio.Event()
+        if context.slowing is None:
+            self._at_home.set()
         self._unlocked: Exception | None = None
         self._begun = self._held = 0.0
         self._number = 0
@@ -116,13 +119,19 @@ class Cutover:
                 log_level=context.config.log_level,
             )
             operation = Operation(
-                self._worker, request, images.path / LOG, context.config.timeouts.dump
+                self._worker,
+                request,
+                images.path / LOG,
+                context.config.timeouts.dump,
+                self._at_stage,
             )
             self._operation = operation
             with context.canceller.window():
                 self._ownership.freeze()
                 async with beside() as readying:
-                    readying.start_soon(self._ownership.get_ready)
+                    readying.start_soon(self._ownership.get_ready, self._at_home)
+                    if context.slowing is not None:
+                        readying.start_soon(context.slowing.ease)
                     await operation.begin()
                     await operation.until(Stage.POST_DUMP)
                 with anyio.CancelScope(shield=True):  # a cancel must not leave it half done
@@ -132,6 +141,13 @@ class Cutover:
         context.canceller.close()
         self._complete = True
         return HeldDump(images.path)
+
+    async def _at_stage(self, notification: Response) -> None:
+        """Give it its CPU time back: it stands still now, and CRIU looks at its cgroups next."""
+        if notification.stage is Stage.QUERY_EXT_FILES:
+            if self._context.slowing is not None:
+                await self._context.slowing.give_back()
+            self._at_home.set()
 
     async def locked(self) -> None:
         """Wait until the tree is held for good; raises StateError if it is not going to be."""

@@ -51,12 +51,14 @@ from phaul.report.events import EventHandler
 from phaul.source.context import Canceller
 from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
+from phaul.source.draining import follow_drain
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
 from phaul.source.ownership import Ledger
 from phaul.source.parting import Parting
 from phaul.source.preflight import Preflight
 from phaul.source.session import SourceSession
+from phaul.source.slowing import Slowing
 from phaul.source.telling import Telling
 from phaul.source.unlocking import unlock
 from phaul.storage.entry import bounded
@@ -225,6 +227,7 @@ class Migration:
                             options=preflight.restore_options(),
                             framed=self._order.wishes.compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
+                            restore=self._order.wishes.restore.value,
                         ),
                         _ASK_S,
                     )
@@ -253,6 +256,7 @@ class Migration:
                     host=self._host,
                     open_channel=self._open_channel,
                     ledger=ledger,
+                    slowing=self._slowing(subject),
                 )
                 tasks.start_soon(self._deadline, begun)
                 tasks.start_soon(self._telling.progress, end)
@@ -266,7 +270,10 @@ class Migration:
         warnings: tuple[str, ...] = ()
         if self._order.wishes.tcp is Tcp.KEEP:
             warnings = await unlock(images, preflight.connected_addresses)
-        warnings += await parting.after_commit(counterpart)
+        try:
+            drained = await follow_drain(counterpart, self._telling, peer)
+        finally:
+            warnings += await parting.after_commit(counterpart)
         shutil.rmtree(images, ignore_errors=True)  # without the memory they are of no use
         return msgspec.structs.replace(
             report,
@@ -280,13 +287,22 @@ class Migration:
             max_downtime_s=self._max_downtime_s,
             findings=self.findings,
             plan=self.plan,
+            lazy=counterpart.lazy,
+            drained=drained,
             warnings=warnings,
         )
 
     async def _deadline(self, begun: float) -> None:
-        if self._order.wishes.on_timeout is OnTimeout.CANCEL:
+        if self._order.wishes.on_timeout is not OnTimeout.CUTOVER:
             await anyio.sleep(max(begun + self._order.wishes.timeout_s - time.monotonic(), 0))
             self._timed_out = self._canceller.request()
+
+    def _slowing(self, subject: Subject) -> Slowing | None:
+        """What slows the process down, None where nobody wants that."""
+        if self._order.wishes.on_timeout is not OnTimeout.THROTTLE:
+            return None
+        order = self._order
+        return Slowing(subject.pid, order.id, order.directory, self._telling.emit)
 
     def _open_channel(self, memory_fd: int, host: str) -> MemoryChannel:
         wishes = self._order.wishes

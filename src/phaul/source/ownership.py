@@ -99,25 +99,26 @@ class Ownership:
             await anyio.to_thread.run_sync(self._take)
         self._owner.lock()
 
-    async def get_ready(self) -> None:
+    async def get_ready(self, at_home: anyio.Event) -> None:
         """Make `lock` short, beside the dump, until this is cancelled.
 
-        As soon as CRIU has stopped the whole tree it can be looked at: it changes no more; and
-        written down.  Where there is neither a journal nor a second lock, that need not be before
-        the dump is done.
+        As soon as CRIU has stopped the whole tree, and it is `at_home` in its own cgroups, it can
+        be looked at: it changes no more; and written down.  Where there is neither a journal nor a
+        second lock, that need not be before the dump is done.
         """
         if self._lock is None and self._ledger is None:
             return
         warm = True
         while warm or self._seen is None:
-            warm = await anyio.to_thread.run_sync(self._get_ready, abandon_on_cancel=True)
+            ready = partial(self._get_ready, look=at_home.is_set())
+            warm = await anyio.to_thread.run_sync(ready, abandon_on_cancel=True)
             await anyio.sleep(_WARM_S)
 
-    def _get_ready(self) -> bool:
+    def _get_ready(self, *, look: bool) -> bool:
         warm = self._lock is not None and self._lock.warm()
         # It may be abandoned, and go on beside `lock` or `back`: they wait for it here.
         with self._readying, suppress(PhaulError):  # `lock` looks again, and says so
-            if self._seen is None and not self._over:
+            if look and self._seen is None and not self._over:
                 pids = self._pids()
                 # The same once more: what was born before its parent stood still is among them.
                 if _stands_still(pids) and set(self._pids()) == set(pids):
@@ -241,15 +242,32 @@ class Ownership:
         if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
             return False
         if left is not Tree.GONE:
-            try:
-                await end_rest(self._tree, self._groups, self._lock)
-            except PhaulError as error:
-                raise OutcomeUnknown(
-                    f"what is left of the process cannot be killed: {error.what}",
-                    fate=self._subject.fate(),
-                ) from error
+            await self._end()
         self._owner.gone()
         return True
+
+    async def kill(self) -> None:
+        """Kill the tree, which was decided, before CRIU does, and look that it is gone.
+
+        For a post-copy, in which CRIU would do it only when it has given all memory.  What has got
+        its SIGKILL is gone; that its memory is taken down is waited for by `tidy`.  Raises
+        OutcomeUnknown if it cannot be killed.
+        """
+        with anyio.CancelScope(shield=True):
+            for one in self._tree:
+                one.signal(signal.SIGKILL)
+            if tree_left(self._tree) is not Tree.GONE:
+                await self._end()
+        self._owner.gone()
+
+    async def _end(self) -> None:
+        try:
+            await end_rest(self._tree, self._groups, self._lock)
+        except PhaulError as error:
+            raise OutcomeUnknown(
+                f"what is left of the process cannot be killed: {error.what}",
+                fate=self._subject.fate(),
+            ) from error
 
     async def tidy(self) -> tuple[PhaulError, ...]:
         """Remove what the second lock has left behind; returns what failed."""

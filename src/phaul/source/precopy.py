@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import msgspec
 
 from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType
 from phaul.criu.swrk import Swrk
-from phaul.errors import Cancelled, RoundFailed
+from phaul.errors import Cancelled, CgroupError, NotConverged, RoundFailed, StateError
 from phaul.policy import Verdict
 from phaul.report import Round, RoundFinished, RoundStarted
-from phaul.source.context import Context
+from phaul.source.context import Context, Judge
+from phaul.source.slowing import Slowing
+from phaul.transport.beside import beside
 
 __all__ = ["end_failed_iteration", "round_of", "run_rounds"]
 
@@ -33,13 +36,31 @@ async def run_rounds(context: Context) -> tuple[list[Round], Verdict]:
     Raises RoundFailed, Cancelled, or what the judge raises; the chain is of no use then.
     """
     rounds: list[Round] = []
+    slowing = context.slowing
+    if slowing is not None:
+        await slowing.begin()
     while True:
+        share = slowing.share if slowing is not None else 1.0
         with context.canceller.window():
-            rounds.append(await _round(context, len(rounds)))
+            made = await _round(context, len(rounds))
+        rounds.append(msgspec.structs.replace(made, share=share))
         rounds[-1], verdict = context.judge.judge(rounds)
         context.emit(RoundFinished(round=rounds[-1]))
         if verdict is not None:
             return rounds, verdict
+        if slowing is not None and context.judge.share < slowing.share:
+            await _slow_down(slowing, context.judge, rounds, context.host)
+
+
+async def _slow_down(slowing: Slowing, judge: Judge, rounds: list[Round], host: str) -> None:
+    try:
+        await slowing.to(judge.share, rounds)
+    except (CgroupError, StateError) as error:
+        raise NotConverged(
+            f"the pre-copy does not converge, and the process cannot be slowed down: {error.what}",
+            host=host,
+            remedy="allow more (--max-downtime), or move it all the same (--on-timeout cutover)",
+        ) from error
 
 
 async def _round(context: Context, number: int) -> Round:
@@ -59,6 +80,8 @@ async def _round(context: Context, number: int) -> Round:
         except BaseException as error:
             context.channel.break_off()  # or CRIU might wait for it, with us
             await worker.close()
+            if context.slowing is not None:  # first: the other side may be slow to answer
+                await context.slowing.end(error)
             await end_failed_iteration(context, error)
             raise
         context.workers.retire(worker)
@@ -99,9 +122,12 @@ async def _pre_dump(context: Context, worker: Swrk) -> Path:
             images.path / LOG,
             config.timeouts.round,
         )
-        await operation.begin()
-        context.workers.prepare()
-        await operation.finish()
+        async with beside() as tasks:
+            if context.slowing is not None:
+                tasks.start_soon(context.slowing.ease)
+            await operation.begin()
+            context.workers.prepare()
+            await operation.finish()
     return images.path
 
 

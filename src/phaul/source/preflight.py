@@ -28,7 +28,7 @@ from phaul.criu.workers import examine_anew
 from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
 from phaul.facts import Survey
 from phaul.network.addresses import IPAddress
-from phaul.plan import CHECKS, Plan, Tcp, Wishes
+from phaul.plan import CHECKS, OnTimeout, Plan, Restoring, Tcp, Wishes
 from phaul.plan.compare import ClockOffset, compare, compare_clocks
 from phaul.plan.judge import judge
 from phaul.plan.options import WantedOptions, options_for
@@ -42,6 +42,7 @@ from phaul.report.findings import in_order
 from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.lock import second_lock
 from phaul.subjects.needs import needs
+from phaul.subjects.slow import slowable
 from phaul.subjects.survey import survey
 from phaul.transport.caller import Caller
 
@@ -74,6 +75,7 @@ class Preflight:
         self._facts: Facts | None = None
         self._here: m.HostFacts | None = None
         self._restore_rate = 1.0
+        self._lazy = False
         self._options = WantedOptions()
         self._wanted: list[Need] | None = None
         self.survey: Survey | None = None
@@ -120,6 +122,7 @@ class Preflight:
             restore_rate=self._restore_rate,
             dirty_rate=self.dirty_rate,
             dirty_s=self._measured_s,
+            lazy=self._lazy,
         )
 
     async def look_here(self) -> Facts:
@@ -131,6 +134,8 @@ class Preflight:
             self.survey = await anyio.to_thread.run_sync(survey, self._pid)
             self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
             if facts.mem_track:
+                if self._wishes.on_timeout is OnTimeout.THROTTLE:
+                    self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
                 self._meter = DirtyMeter(self._pid)
                 await anyio.to_thread.run_sync(self._meter.start)
                 self._meter_begun = time.monotonic()
@@ -150,6 +155,7 @@ class Preflight:
         """Have the other host look; raises what it raises, and PeerError."""
         assert self._here is not None
         self._restore_rate = float(welcome.facts.restore_rate)
+        self._lazy = welcome.facts.lazy_pages and self._wishes.restore is not Restoring.FULL
         self._found += compare(self._here, welcome.facts)
         self._found.append(compare_clocks(await _clocks(caller)))
         if self._wanted is None:

@@ -27,6 +27,7 @@ from phaul.source.context import Canceller, Context, Judge, PageJudge, Remote
 from phaul.source.cutover import Cutover, Release
 from phaul.source.ownership import Ledger, Ownership
 from phaul.source.precopy import run_rounds
+from phaul.source.slowing import Slowing
 from phaul.storage.workdir import WorkDir
 from phaul.subjects.process import Subject, examine
 
@@ -52,7 +53,8 @@ class SourceSession:
     `judge` ends the pre-copy, by default the configuration's stop rule does.  `facts` are the
     engine's, and `host` this host's name in messages, where the caller knows them already.
     `open_channel` makes the memory channel of a descriptor and this host's name.  `ledger` is where
-    the steps of the cutover are written down, so that they can be settled after a crash.
+    the steps of the cutover are written down, so that they can be settled after a crash.  `slowing`
+    is what slows the process down when the judge wants it.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class SourceSession:
         host: str = HOST,
         open_channel: OpenChannel = MemoryChannel,
         ledger: Ledger | None = None,
+        slowing: Slowing | None = None,
     ) -> None:
         if config.pid is None:
             raise UsageError("the source's configuration needs a pid")
@@ -80,6 +83,7 @@ class SourceSession:
         self._engine = Engine(config.criu_command, host)
         self._host = host
         self._ledger = ledger
+        self._slowing = slowing
         self._facts = facts
         self._judge = judge or PageJudge(config.stop_rule)
         self.canceller = canceller or Canceller()
@@ -137,15 +141,17 @@ class SourceSession:
             self.canceller,
             self._judge,
             begun,
+            self._slowing,
         )
         self.channel_used = True
         try:
             return await self._move(context, facts, begun)
-        except OutcomeUnknown:
-            raise  # the images may be all that is left
         except BaseException as error:
-            channel.break_off()
-            work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
+            if self._slowing is not None:
+                await self._slowing.end(error)
+            if not isinstance(error, OutcomeUnknown):  # the images may be all that is left
+                channel.break_off()
+                work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
             raise
 
     async def _examine(self, workers: Workers) -> Facts:
@@ -182,6 +188,8 @@ class SourceSession:
         reason, explanation = verdict.reason.value, verdict.explanation
         context.emit(PreCopyStopped(reason=reason, explanation=explanation))
         final, downtime = await self._cut_over(context, tracked=bool(rounds))
+        if context.slowing is not None:
+            await context.slowing.end()
         return Report(
             pid=subject.pid,
             name=subject.name,
@@ -193,6 +201,7 @@ class SourceSession:
             final=final,
             downtime=downtime,
             seconds=time.monotonic() - begun,
+            slowdown=context.slowing.report if context.slowing is not None else None,
         )
 
     async def _cut_over(self, context: Context, *, tracked: bool) -> tuple[Round, Downtime]:

@@ -80,7 +80,8 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     """How it stands: what the entry does not say, as it is written only at each round.
 
     `number` is the round under way, None between rounds; `sent_bytes` of about `expected_bytes`
-    are sent in it, since `round_s` seconds.  `max_downtime_s` is what the downtime may be now.
+    are sent in it, since `round_s` seconds.  `max_downtime_s` is what the downtime may be now,
+    `share` how much of its CPU time the process has.
     """
 
     state: State
@@ -88,6 +89,7 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     sent_bytes: Bytes = 0
     expected_bytes: Bytes = 0
     round_s: float = 0.0
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     max_downtime_s: float | None = None
 
 

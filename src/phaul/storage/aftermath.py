@@ -12,10 +12,12 @@ from phaul.protocol.ownership import SourceState
 from phaul.storage.entry import State
 from phaul.storage.journal import Journal, SourceRecord
 
-__all__ = ["SOCKET", "after_death", "is_open", "tidy"]
+__all__ = ["SLOWED", "SOCKET", "after_death", "is_open", "tidy"]
 
 SOCKET: Final = "socket"
 """Where a running migration is steered from."""
+SLOWED: Final = "slowed.json"
+"""What of the process is slowed down, and has to be given back (`source.slowing`)."""
 
 
 def after_death(directory: Path) -> tuple[State, int]:
@@ -34,7 +36,9 @@ def after_death(directory: Path) -> tuple[State, int]:
 
 
 def is_open(directory: Path) -> bool:
-    """Whether there may still be something on the destination that has to be settled."""
+    """Whether something may still have to be settled on the destination, or given back here."""
+    if (directory / SLOWED).exists():
+        return True
     try:
         record = Journal(directory, SourceRecord).read()
     except StateError:

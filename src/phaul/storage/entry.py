@@ -82,6 +82,8 @@ class HasFigures(Protocol):
     def dirty_rate(self) -> float | None: ...  # noqa: D102
     @property
     def predicted_downtime_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def share(self) -> float: ...  # noqa: D102
 
 
 class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
     frozen_s: float
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
+    share: float = 1.0
 
     @classmethod
     def of(cls, of_round: HasFigures) -> "RoundFigures":

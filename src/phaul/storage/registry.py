@@ -31,7 +31,7 @@ from phaul.errors import (
 )
 from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId
-from phaul.storage.aftermath import SOCKET, after_death, is_open
+from phaul.storage.aftermath import SLOWED, SOCKET, after_death, is_open
 from phaul.storage.entry import (
     ENTRY,
     MOST_ROUNDS,
@@ -323,6 +323,10 @@ class Registry:
                 if age > _ABANDONED_S and not (directory / ENTRY).exists():
                     shutil.rmtree(directory, ignore_errors=True)
         return tuple(old)
+
+    def slowed(self) -> tuple[Path, ...]:
+        """The directories of migrations that have, or have left, something slowed down."""
+        return tuple(path for path in self._directories() if (path / SLOWED).exists())
 
     def _directories(self) -> list[Path]:
         try:

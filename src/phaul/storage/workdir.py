@@ -96,7 +96,9 @@ class WorkDir:
         for path in reversed(self._chain):
             if keep_logs:
                 for entry in path.glob("*"):
-                    if entry.suffix != ".log":
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    elif entry.suffix != ".log":
                         entry.unlink(missing_ok=True)
                 self._logs.append(path)
             else:

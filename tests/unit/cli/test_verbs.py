@@ -11,6 +11,8 @@ from phaul.cli.main import main
 from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed
 from phaul.protocol.ownership import SourceState
 from phaul.report import Round
+from phaul.source import slowing
+from phaul.storage.aftermath import SLOWED
 from phaul.storage.entry import State
 from phaul.storage.registry import Handle, Registry
 from tests.unit.cli.conftest import DEAD, Phaul, Running, rewrite, write_journal
@@ -300,3 +302,35 @@ def test_completion(phaul: Phaul, shell: str) -> None:
     assert said.status == 0
     assert "_PHAUL_COMPLETE" in said.out
     assert phaul("completion", "tcsh").status == 2
+
+
+@pytest.mark.parametrize("verb", [["list"], ["status"], ["resolve", "last"]])
+def test_what_a_dead_phaul_has_left_slow_is_given_back(
+    phaul: Phaul, begin: Begin, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    given: list[Path] = []
+    handle = begin()
+    handle.finish(RoundFailed("x"))
+    file = handle.directory / SLOWED
+    file.touch()
+
+    def give_back(left: Path) -> bool:
+        given.append(left)
+        left.unlink()
+        return True
+
+    monkeypatch.setattr(slowing, "give_back_left", give_back)
+    said = phaul(*verb)
+    assert given == [file]
+    assert f"{handle.id}: its phaul died while the process was slowed down" in said.err
+    assert "CPU time back" not in phaul(*verb).err
+
+
+def test_what_is_damaged_of_it_is_said_and_no_more(phaul: Phaul, begin: Begin) -> None:
+    handle = begin()
+    handle.finish(RoundFailed("x"))
+    (handle.directory / SLOWED).write_text("{")
+    said = phaul("list")
+    assert said.status == 0
+    assert handle.id in said.out
+    assert "slowed.json cannot be read" in said.err

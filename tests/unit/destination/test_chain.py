@@ -44,7 +44,8 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: Path) -> None:
-    last = write_round(tmp_path / "2", (0, 2, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT))
+    own = ((0, 2, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT), (16, 3, LAZY))
+    last = write_round(tmp_path / "2", *own)
     write_metadata(last)
     daemon = chain.finish(last)
     told = [
@@ -52,10 +53,12 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
         (2, 6, PARENT | LAZY),
         (8, 6, PARENT),
         (14, 2, PRESENT),
+        (16, 3, LAZY),
     ]
     assert by_number(last) == told
-    assert by_number(daemon) == [(0, 8, LAZY)]
-    assert chain.lazy == {7: ((0, 2), (2 * PAGE_SIZE, 6))}
+    assert by_number(daemon) == [(0, 8, LAZY), (16, 3, LAZY)]
+    assert chain.lazy == {7: ((0, 2), (2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
+    assert chain.elsewhere == {7: ((16 * PAGE_SIZE, 3),)}
     assert sorted(path.name for path in daemon.iterdir()) == [
         "inventory.img",
         "mm-7.img",

@@ -9,7 +9,7 @@ import pytest
 
 from phaul.cgroups import LockedGroup
 from phaul.destination import cage
-from phaul.destination.incoming import Incoming
+from phaul.destination.incoming import Incoming, Keeping, keeps
 from phaul.errors import WorkDirError
 from phaul.protocol.ownership import DestinationState
 from tests.unit.destination.dead import left_behind
@@ -177,3 +177,69 @@ def test_one_is_made_while_another_looks(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "mkdir", looked_at)
     Incoming.make(tmp_path, "m1").close()
     assert list(tmp_path.iterdir()) == []
+
+
+class TestKeeping:
+    """What a keeper needs is there, and removed by who is the last."""
+
+    @staticmethod
+    def leave(path: Path, *, told: bool = False, failed: str = "") -> None:
+        with Keeping.begin(path) as keeping:
+            keeping.leave(told=told, failed=failed)
+
+    def test_while_it_lives(self, tmp_path: Path) -> None:
+        path = left_behind(tmp_path, DestinationState.RUNNING).path.parent
+        os.utime(path, (0, 0))
+        assert not keeps(path)
+        with Keeping.begin(path):
+            assert keeps(path)
+            assert keeps(path)
+            Incoming.make(tmp_path, "m2").close()
+            assert (path / "images/0").is_dir()
+        assert not keeps(path)
+        Incoming.make(tmp_path, "m2").close()
+        assert not (path / "images").exists()
+
+    @pytest.mark.parametrize(
+        ("state", "told", "left"),
+        [
+            (DestinationState.RUNNING, True, None),
+            (DestinationState.RUNNING, False, {"journal.json"}),
+            (DestinationState.READY, False, {"journal.json", "images"}),
+            (DestinationState.RELEASING, False, {"journal.json", "images"}),
+            (DestinationState.IMAGES, False, {"journal.json", "images"}),
+            (DestinationState.RESTORING, False, {"journal.json", "images"}),
+        ],
+    )
+    def test_all_is_in(
+        self,
+        tmp_path: Path,
+        state: DestinationState,
+        told: bool,
+        left: set[str] | None,
+    ) -> None:
+        path = left_behind(tmp_path, state).path.parent
+        self.leave(path, told=told)
+        found = {"journal.json" if "journal" in p.name else p.name for p in path.glob("*")}
+        assert found == (left or set())
+        assert path.exists() == (left is not None)
+
+    def test_nothing_is_owed_without_a_journal(self, tmp_path: Path) -> None:
+        path = tmp_path / "m"
+        path.mkdir()
+        self.leave(path)
+        assert not path.exists()
+
+    @pytest.mark.parametrize("state", [DestinationState.RUNNING, DestinationState.READY])
+    def test_memory_that_did_not_come(self, tmp_path: Path, state: DestinationState) -> None:
+        """If it ran, people have to look at it; else its images are good."""
+        path = left_behind(tmp_path, state).path.parent
+        self.leave(path, failed="no page")
+        assert (path / "images/0").is_dir()
+        assert (path / "KEEP").exists() == (state is DestinationState.RUNNING)
+
+    def test_what_was_asked_to_be_kept(self, tmp_path: Path) -> None:
+        path = left_behind(tmp_path, DestinationState.RUNNING).path.parent
+        (path / "KEEP").touch()
+        self.leave(path, told=True)
+        assert (path / "images/0").is_dir()

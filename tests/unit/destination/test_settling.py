@@ -11,7 +11,15 @@ import pytest
 
 from phaul.destination import settling
 from phaul.destination.incoming import Incoming
-from phaul.errors import CriuError, PhaulError, ProtocolError, StateError, UsageError
+from phaul.destination.session import DestinationSession
+from phaul.errors import (
+    CriuError,
+    PageStoreError,
+    PhaulError,
+    ProtocolError,
+    StateError,
+    UsageError,
+)
 from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationState
@@ -197,6 +205,29 @@ class TestLiving:
                     await settler.call(m.Commit())
                 assert (await settler.ask()).copy is Copy.UNSURE
                 fake.play()
+                ready = await settler.call(m.Recover())
+                assert isinstance(ready, m.Ready)
+                assert await settler.call(m.Commit()) == m.Running()
+                await settler.call(m.Bye())
+        assert running(ready.pid)
+        assert directories(base) == []
+
+    async def test_memory_that_cannot_come_is_restored_again(
+        self, fake: Fake, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The copy never ran: it is ended, and there is no doubt about its images."""
+
+        async def lacks(_session: DestinationSession) -> None:
+            raise PageStoreError("the keeper of the memory has ended")
+
+        async with talk(fake, base) as both:
+            pid = await hold(both, tmp_path)
+            monkeypatch.setattr(DestinationSession, "require_memory", lacks)
+            with pytest.raises(PageStoreError):
+                await both.caller.call(m.Commit(), LIMIT)
+            await ended(pid)
+            async with later(fake, base) as settler:
+                assert (await settler.ask()).copy is Copy.IMAGES
                 ready = await settler.call(m.Recover())
                 assert isinstance(ready, m.Ready)
                 assert await settler.call(m.Commit()) == m.Running()

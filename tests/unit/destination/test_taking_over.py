@@ -6,8 +6,10 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from phaul.destination import durability
 from phaul.destination.copy import HeldCopy
 from phaul.destination.incoming import Incoming
 from phaul.errors import CriuError, PhaulError
@@ -15,6 +17,7 @@ from phaul.incarnation import Incarnation
 from phaul.protocol import messages as m
 from phaul.protocol.ownership import DestinationState
 from phaul.protocol.settlement import Copy
+from phaul.storage.journal import DestinationRecord
 from tests.unit.conftest import Fake, running
 from tests.unit.destination.dead import left_behind
 from tests.unit.destination.talk import later
@@ -93,6 +96,22 @@ class TestDead:
             await settler.call(m.Bye())
         assert running(copy.pid)
         assert directories(base) == []
+
+    @pytest.mark.parametrize("was", [D.READY, D.IMAGES])
+    async def test_what_is_told_of_is_on_the_disk_before(
+        self, fake: Fake, base: Path, was: D, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By it the source may end what it has; and then this host may lose power."""
+        synced: list[str] = []
+        monkeypatch.setattr(durability, "sync_entry", lambda path: synced.append(path.name))
+        journal = left_behind(base, was)  # a note only
+        (journal.path.parent / "images/1").mkdir()
+        async with later(fake, base) as settler:
+            await settler.ask()
+            assert "inventory.img" in synced
+            assert "1" in synced
+            record = msgspec.json.decode(journal.path.read_bytes(), type=DestinationRecord)
+            assert (record.state, record.durable) == (D.IMAGES, True)
 
     async def test_restored_and_let_go(self, fake: Fake, base: Path) -> None:
         journal = left_behind(base, D.READY)

@@ -37,6 +37,15 @@ def test_a_smaller_round_makes_a_shorter_downtime() -> None:
     assert predict([first, small], COSTS).downtime_s < predict([first, big], COSTS).downtime_s
 
 
+def test_a_lazy_restore_does_not_grow_with_the_memory() -> None:
+    small, large = (Costs(memory, 0, 1e9, lazy=True) for memory in (1 << 20, 1 << 36))
+    assert small.restore_s == small.full_restore_s
+    assert not small.restores_lazily
+    assert large.restores_lazily
+    assert large.restore_s < 0.1
+    assert Costs(1 << 36, 1 << 30, 1e9, lazy=True).restore_s > 1  # shared memory is never lazy
+
+
 def test_what_the_restore_reads_is_in_it() -> None:
     rounds = [Round(1 << 30, 10.0, 0.0), Round(1 << 20, 0.1, 10.0)]
     assert predict(rounds, Costs(1 << 30, 0, 1e9)).downtime_s > (1 << 30) / 1e9

@@ -93,8 +93,15 @@ def _write(world: World, owner: DestinationOwner) -> None:
 
 def _adopt(world: World) -> Actor:
     state = world.there.seen
-    if state in (_D.READY, _D.AGAIN):
-        yield from _lapse(world)
+    if state in (_D.READY, _D.AGAIN, _D.IMAGES):
+        if state is not _D.IMAGES:
+            yield from _lapse(world)
+        # By our word the source may end what it has: who wrote this may have died before it, or
+        # the images, were on the disk.
+        world.images.sync()
+        yield None
+        world.there.sync()
+        yield None
     elif state is _D.RELEASING and world.copy is Held.RUNNING:
         owner = DestinationOwner(state)
         owner.runs()

@@ -37,9 +37,9 @@ def phaul(world: World, connection: Connection) -> Actor:
     def held() -> bool:
         return world.lives("source criu")
 
-    def write() -> None:
+    def write(state: SourceState | None = None) -> None:
         old = world.journal.seen
-        world.journal.write(Entry(owner.state, locked, old.boot if old else world.boot))
+        world.journal.write(Entry(state or owner.state, locked, old.boot if old else world.boot))
 
     yield None
     owner.freeze()
@@ -49,11 +49,14 @@ def phaul(world: World, connection: Connection) -> Actor:
     world.start("source criu", source_criu(world))
     world.dumped = True
     yield None
+    locked = world.lock
+    write(SourceState.LOCKED)  # as soon as CRIU holds all of it, beside the dump
+    yield None
+    if Flaw.LOCKED_UNSYNCED not in world.flaws:
+        world.journal.sync()
+        yield None
     world.images.write(True)
     if world.lock:
-        locked = True
-        write()
-        yield None
         for task in TASKS:
             world.frozen |= {task} & world.alive
             yield None
@@ -63,11 +66,7 @@ def phaul(world: World, connection: Connection) -> Actor:
         yield from _roll_back(world, connection, write)
         return
     owner.lock()
-    write()
     yield None
-    if Flaw.LOCKED_UNSYNCED not in world.flaws:
-        world.journal.sync()
-        yield None
     world.send(Message("restore", connection, to_source=False))
     yield _answer(world, "phaul", connection, lambda: not held())
     if _heard(world, "phaul", connection) != "ready" or not held():

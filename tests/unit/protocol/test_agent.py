@@ -35,6 +35,7 @@ WRITTEN = (*ROUND, m.StopRound(number=0), DONE)
 LOADING = (*WRITTEN, m.Image(name="a.img", size=10), 4, 6, m.Image(name="b.img", size=0))
 HELD = (*LOADING, m.Restore(images=2), m.Ready(pid=7))
 RUNNING = (*HELD, m.Commit(), m.Running())
+DRAINING = m.Draining(pages=2, given=1, seconds=0.5, over=False)
 ASK = m.Ask(key=KEY)
 STANDING = m.Standing(copy=Copy.IMAGES)
 SETTLING = (*GREETED, ASK, STANDING)
@@ -60,6 +61,7 @@ def test_a_whole_migration() -> None:
         ((*HELD, m.Discard()), State.HELD),
         ((*HELD, m.Discard(), DONE), State.SPENT),
         (RUNNING, State.RUNNING),
+        ((*RUNNING, m.Drain(), DRAINING, m.Drain(), FAILED), State.RUNNING),
         ((*HELD, m.Commit(), FAILED), State.DOUBTFUL),
         ((*HELD, m.Discard(), FAILED), State.DOUBTFUL),
         ((*GREETED, m.Discard(), FAILED), State.SPENT),

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaul import Downtime, Report, Round, Way
+from phaul.report import Slowdown, SlowStep
 
 COUNT = st.integers(0, 2**40)
 SECONDS = st.floats(0, 1e6)
@@ -16,6 +17,15 @@ ROUNDS = st.builds(
     frozen_s=SECONDS,
     seconds=SECONDS,
     wire_bytes=st.none() | COUNT,
+)
+SHARES = st.floats(0.01, 1)
+SLOWDOWNS = st.builds(
+    Slowdown,
+    cpus=SECONDS,
+    steps=st.lists(st.builds(SlowStep, number=COUNT, share=SHARES), max_size=4).map(tuple),
+    share=SHARES,
+    seconds=SECONDS,
+    given_back=st.booleans(),
 )
 DOWNTIMES = st.builds(Downtime, freeze_s=SECONDS, dump_s=SECONDS, restore_s=SECONDS, kill_s=SECONDS)
 REPORTS = st.builds(
@@ -30,6 +40,7 @@ REPORTS = st.builds(
     final=ROUNDS,
     downtime=DOWNTIMES,
     seconds=SECONDS,
+    slowdown=st.none() | SLOWDOWNS,
 )
 
 

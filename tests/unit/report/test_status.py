@@ -1,6 +1,6 @@
 import pytest
 
-from phaul.report import Failed, Phase, RoundProgress, RoundStarted, Status
+from phaul.report import Failed, Held, Phase, RoundProgress, RoundStarted, SlowedDown, Status
 from tools.sample import REPORT, events
 
 
@@ -35,6 +35,16 @@ def test_a_round_under_way() -> None:
     status = status.after(RoundProgress(number=2, sent_bytes=5, expected_bytes=9), 12.0)
     assert (status.round, status.round_unix) == (2, 10.0)
     assert (status.round_sent_bytes, status.round_expected_bytes) == (5, 9)
+
+
+def test_how_much_cpu_time_it_has() -> None:
+    status = Status().after(RoundStarted(number=2), 10.0)
+    assert status.share == 1.0
+    slow = status.after(SlowedDown(share=0.4, cpus=1.0), 11.0)
+    assert slow.after(RoundStarted(number=3), 12.0).share == 0.4
+    assert slow.after(Held(seconds=1.0), 13.0).share == 1.0
+    failed = Failed(kind="Cancelled", message="x", fate="y", exit_code=130)
+    assert slow.after(failed, 13.0).share == 1.0
 
 
 def test_progress_without_a_beginning() -> None:

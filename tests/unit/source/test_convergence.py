@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from phaul.errors import NotConverged
@@ -85,3 +86,68 @@ def test_a_target_that_is_changed_under_way_counts() -> None:
     assert verdict.reason is StopReason.TARGET
     assert last.predicted_downtime_s
     assert last.dirty_rate
+
+
+def slower(count: int, share: float, *, pages: int = 0) -> Round:
+    """A round with a share of the CPU time, as `rounds` makes them."""
+    made = rounds(*[256 * MIB] * count, pages)[-1]
+    return msgspec.structs.replace(made, share=share)
+
+
+def throttling(**changes: float) -> DowntimeJudge:
+    wishes = Wishes(on_timeout=OnTimeout.THROTTLE, **changes)  # type: ignore[arg-type]
+    return DowntimeJudge(wishes, COSTS, 0.0, "host1", clock=lambda: 1.0)
+
+
+def test_or_slowed_down_if_that_was_asked_for() -> None:
+    judge = throttling()
+    made = rounds(256 * MIB, 256 * MIB)
+    assert judge.judge(made[:1])[1] is None
+    assert judge.share == 1
+    assert judge.judge(made)[1] is None
+    first = judge.share
+    assert 0.5 <= first < 1, "by a half at most"
+    made.append(slower(2, first, pages=256 * MIB))
+    last, verdict = judge.judge(made)
+    assert verdict is None
+    assert judge.share < first
+    assert last.share == first
+
+
+def test_slow_enough_it_converges() -> None:
+    judge = throttling()
+    made = rounds(256 * MIB, 256 * MIB)
+    judge.judge(made)
+    share = judge.share
+    made.append(slower(2, share, pages=128 * MIB))
+    made.append(slower(3, share, pages=20 * MIB))
+    assert judge.judge(made)[1] is None
+    made.append(slower(4, share, pages=4 * MIB))
+    _, verdict = judge.judge(made)
+    assert verdict is not None
+    assert verdict.reason is StopReason.TARGET
+    assert judge.share <= share
+
+
+def test_what_is_shown_is_what_it_dirties_while_it_is_slow() -> None:
+    judge = throttling()
+    made = rounds(256 * MIB, 256 * MIB)
+    full, _ = judge.judge(made)
+    made[1] = msgspec.structs.replace(made[1], share=0.5)
+    slow, _ = judge.judge([*made, slower(2, 0.5, pages=128 * MIB)])
+    assert full.dirty_rate == pytest.approx(100 << 20, rel=0.02)
+    assert slow.dirty_rate == pytest.approx(50 << 20, rel=0.02)
+
+
+def test_where_no_share_would_do_it_is_given_up() -> None:
+    judge = throttling(max_downtime_s=0.05)
+    with pytest.raises(NotConverged, match="did not come to the downtime") as caught:
+        judge.judge(rounds(256 * MIB, 256 * MIB))
+    assert "throttle" not in caught.value.remedy
+
+
+def test_when_the_time_is_over_it_is_given_up_though_it_is_slow() -> None:
+    judge = throttling(timeout_s=0.5)
+    judge.share = 0.3
+    with pytest.raises(NotConverged, match=r"slowed to 30 % of its CPU time: .*time is over"):
+        judge.judge(rounds(256 * MIB, 256 * MIB))

@@ -191,7 +191,9 @@ async def test_what_is_written_beside_the_dump_changes_nothing_yet(
 ) -> None:
     made = Ownership(subject, ledger, second_lock=True)
     made.freeze()
-    await made.get_ready()
+    at_home = anyio.Event()
+    at_home.set()
+    await made.get_ready(at_home)
     assert lock.done == [("plan", None)]
     assert on_disk(ledger) is SourceState.LOCKED
     assert running(subject.pid)
@@ -218,7 +220,9 @@ async def test_a_dump_that_fails_takes_back_what_was_written_beside_it(
     made = Ownership(subject, ledger, second_lock=True)
     made.freeze()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(made.get_ready)
+        at_home = anyio.Event()
+        at_home.set()
+        tasks.start_soon(made.get_ready, at_home)
         await anyio.to_thread.run_sync(begun.wait)
         tasks.cancel_scope.cancel()
     threading.Timer(0.05, go_on.set).start()

@@ -8,7 +8,7 @@ from typing import Final
 from phaul.cli.render.look import Look, cells
 from phaul.cli.render.status import under_way
 from phaul.report.status import Phase, Status
-from phaul.report.units import clean, duration
+from phaul.report.units import clean, duration, slowed
 
 __all__ = ["bar", "live_line"]
 
@@ -75,7 +75,8 @@ def _said(status: Status, now: float) -> tuple[str, str]:
         case Phase.CHECKING:
             return "checking  ", f"this host and {there}"
         case Phase.PRE_COPY if status.round is not None:
-            return f"round {status.round:<2}", under_way(status, now)
+            slow = f", {slowed(status.share)}" if status.share < 1 else ""
+            return f"round {status.round:<2}", under_way(status, now) + slow
         case Phase.CUTOVER if status.round is not None:
             return "cutover ", f"{under_way(status, now)}, {frozen}"
         case Phase.CUTOVER:

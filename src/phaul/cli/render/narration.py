@@ -13,6 +13,8 @@ from phaul.report import (
     Connected,
     Connecting,
     CutoverStarted,
+    Drained,
+    Draining,
     Event,
     Held,
     Planned,
@@ -20,10 +22,12 @@ from phaul.report import (
     RoundFinished,
     RoundStarted,
     Running,
+    SlowedDown,
     SourceGone,
     Started,
 )
-from phaul.report.units import clean, duration, size
+from phaul.report.report import PAGE_SIZE
+from phaul.report.units import clean, duration, size, slowed
 
 __all__ = ["Narrator"]
 
@@ -64,6 +68,8 @@ class Narrator:
             case RoundFinished(round=done):
                 label = look.paint(f"round {done.number:<2}", "bold")
                 return f"{label}  {round_text(done, verbose=self._verbose > 0)}"
+            case SlowedDown(share=share):
+                return f"slower    it does not converge: {slowed(share)} of its CPU time"
             case PreCopyStopped(explanation=why):
                 return f"cutover   {clean(why)}"
             case _:
@@ -86,6 +92,10 @@ class Narrator:
                 return f"cutover   gone from here; it is {self._there}'s now"
             case Running(host=host, pid=pid) if self._verbose:
                 return f"cutover   running on {clean(host)}, PID {pid}"
+            case Draining(pages=pages, given=given) if self._verbose > 1:
+                return f"memory    {size(given * PAGE_SIZE)} of {size(pages * PAGE_SIZE)} are there"
+            case Drained(pages=pages, seconds=seconds) if self._verbose:
+                return f"memory    {size(pages * PAGE_SIZE)} came in {duration(seconds)}, as it ran"
             case RoundStarted(number=number) if self._verbose > 1:
                 return f"round {number} begins"
             case _:

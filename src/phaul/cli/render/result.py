@@ -8,8 +8,9 @@ import msgspec
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
 from phaul.report import Downtime, Report, Round
+from phaul.report.report import PAGE_SIZE
 from phaul.report.status import RoundDone
-from phaul.report.units import duration, rate, size
+from phaul.report.units import duration, rate, size, slowed
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
 
@@ -29,6 +30,9 @@ def report_text(report: Report, look: Look = PLAIN) -> str:
         *((f"round {r.number}", round_text(r, verbose=True), "dim") for r in report.rounds),
         ("final", round_text(report.final, verbose=True, dirty=False), "dim"),
     ]
+    if report.drained is not None:
+        came = f"{size(report.drained.pages * PAGE_SIZE)} in {duration(report.drained.seconds)}"
+        rows.append(("restored", f"lazily: {came} after it ran", "dim"))
     return labelled(rows, look)
 
 
@@ -52,6 +56,8 @@ def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = 
         said.append(f"dirtied {rate(done.dirty_rate):>10}")
     if dirty and done.predicted_downtime_s is not None:
         said.append(f"downtime now about {duration(done.predicted_downtime_s)}")
+    if done.share < 1:
+        said.append(slowed(done.share))
     if verbose:
         said.append(f"frozen {duration(done.frozen_s)}")
         said.append(f"took {duration(done.seconds)}")
@@ -77,5 +83,6 @@ def _result(report: Report) -> list[Row]:
         ("process", f"{report.name} runs on {there}, PID {pid}{gone}", "good"),
         ("downtime", downtime, "bold"),
         ("sent", sent, "bold"),
+        ("slowed", str(report.slowdown or ""), "warning"),
         *(("warning", warning, "warning") for warning in report.warnings),
     ]

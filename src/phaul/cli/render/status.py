@@ -11,7 +11,7 @@ from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.result import round_text
 from phaul.report import Report
 from phaul.report.status import Phase, RoundDone, Status
-from phaul.report.units import clean, duration, rate, size
+from phaul.report.units import clean, duration, rate, size, slowed
 from phaul.source.steering import Standing
 from phaul.storage.entry import Entry, State
 
@@ -62,6 +62,7 @@ def status_of(
             round=standing.number,
             round_unix=now - standing.round_s,
             round_sent_bytes=standing.sent_bytes,
+            share=standing.share,
             round_expected_bytes=standing.expected_bytes,
         )
     if report is not None:
@@ -98,7 +99,8 @@ def status_text(status: Status, now: float, look: Look = PLAIN, *, most_rounds: 
     shown = status.rounds[max(hidden, 0) :]
     rows += [(f"round {r.number}", round_text(r), "dim") for r in shown]
     if status.round is not None:
-        rows.append((f"round {status.round}", under_way(status, now), "bold"))
+        slow = f", {slowed(status.share)}" if status.share < 1 else ""
+        rows.append((f"round {status.round}", under_way(status, now) + slow, "bold"))
     rows.append(("sent", size(status.sent_bytes) if status.sent_bytes else "", "dim"))
     rows.append(("downtime", _downtime(status), "bold"))
     first, *more = status.message.splitlines() or [""]

@@ -5,7 +5,7 @@ lies, `Wire` what is asked and answered, `PageStore` answers.
 """
 
 from phaul.pages.store.index import Index, Level, Missing, Piece, Where
-from phaul.pages.store.server import PageStore, Served, socket_pair
+from phaul.pages.store.server import PageStore, Remote, Served, socket_pair
 from phaul.pages.store.wire import Wire
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Missing",
     "PageStore",
     "Piece",
+    "Remote",
     "Served",
     "Where",
     "Wire",

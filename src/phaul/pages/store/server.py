@@ -9,18 +9,20 @@ it ends the process first, and then closes the socket.
 """
 
 import os
+import queue
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from phaul.errors import PageStoreError
 from phaul.pages.store.index import PAGE, Index, Missing, Piece
 from phaul.pages.store.served import Stretches
 from phaul.pages.store.wire import CLOSED, Close, Get, Wire
 
-__all__ = ["PageStore", "Served", "socket_pair"]
+__all__ = ["PageStore", "Remote", "Served", "socket_pair"]
 
 _BUFFER: Final = 8 << 20
 """Room for questions and answers, in bytes: CRIU asks without waiting, once for each thread that
@@ -58,13 +60,29 @@ class Served:
         return self.last_s - self.first_s
 
 
-class PageStore:
-    """Answers what `wire` reads, from `index` and the open files that its numbers mean."""
+class Remote(Protocol):
+    """Brings pages that are known to be on the source."""
 
-    def __init__(self, index: Index, files: Sequence[int], wire: Wire) -> None:
+    def want(self, pagemap: int, address: int, pages: int) -> None:
+        """Somebody waits for these pages, or will: have them brought first."""
+
+    def piece(self, pagemap: int, address: int, pages: int) -> Piece:
+        """Where the first of the pages is, with those beside it; waits.  Raises PageStoreError."""
+
+
+class PageStore:
+    """Answers what `wire` reads, from `index` and the open files that its numbers mean.
+
+    What is on the source is brought by `remote`, if there is one, into one of those files.
+    """
+
+    def __init__(
+        self, index: Index, files: Sequence[int], wire: Wire, remote: Remote | None = None
+    ) -> None:
         self._index = index
         self._files = files
         self._wire = wire
+        self._remote = remote
         self._given: dict[int, Stretches] = {}
         self._pages = self._answers = 0
         self._first = self._last = 0.0
@@ -84,22 +102,65 @@ class PageStore:
 
         Raises PageStoreError: a page is missing, or what was asked is no question.
         """
-        while True:
-            try:
-                data = sock.recv(self._wire.size, socket.MSG_WAITALL)
-                if not data:
-                    return False
-                question = self._wire.decode(data)
+        try:
+            for question in self._questions(sock):
                 if isinstance(question, Close):
                     sock.sendall(CLOSED)
                     return True
                 self._first = self._first or time.monotonic()
                 self._answer(sock, question)
                 self._last = time.monotonic()
-            except (BrokenPipeError, ConnectionResetError):
-                return False
-            except OSError as error:
-                raise PageStoreError(f"pages cannot be given: {error.strerror}") from error
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except OSError as error:
+            raise PageStoreError(f"pages cannot be given: {error.strerror}") from error
+        return False
+
+    def _questions(self, sock: socket.socket) -> Iterator[Get | Close]:
+        if self._remote is None:
+            return self._read(sock)
+        return self._read_ahead(sock, self._remote)
+
+    def _read(self, sock: socket.socket) -> Iterator[Get | Close]:
+        while data := sock.recv(self._wire.size, socket.MSG_WAITALL):
+            yield self._wire.decode(data)
+
+    def _read_ahead(self, sock: socket.socket, remote: Remote) -> Iterator[Get | Close]:
+        """The questions, each asked for on the source as soon as it is there.
+
+        They are answered in their order, but need not wait for the way to the source one by one.
+        """
+        waiting: queue.SimpleQueue[Get | Close | BaseException | None] = queue.SimpleQueue()
+
+        def read() -> None:
+            end: BaseException | None = None
+            try:
+                for question in self._read(sock):
+                    if isinstance(question, Get):
+                        self._want(question, remote)
+                    waiting.put(question)
+            except (OSError, PageStoreError) as error:
+                end = error
+            finally:
+                waiting.put(end)
+
+        threading.Thread(target=read, name="phaul-questions", daemon=True).start()
+        while (found := waiting.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+
+    def _want(self, question: Get, remote: Remote) -> None:
+        """Have brought what an answer to the question would begin with."""
+        address, left = question.address, question.pages
+        while left:
+            found = self._index.find(question.pagemap, address, left)
+            if isinstance(found, Missing):
+                if found.elsewhere:
+                    remote.want(question.pagemap, address, found.pages)
+                return
+            address += found.pages * PAGE
+            left -= found.pages
 
     def _answer(self, sock: socket.socket, question: Get) -> None:
         pieces = list(self._pieces(question))
@@ -120,6 +181,9 @@ class PageStore:
             if isinstance(found, Missing):
                 if left < question.pages:
                     return  # the rest is asked for again
+                if found.elsewhere and self._remote is not None:
+                    yield self._remote.piece(question.pagemap, address, found.pages)
+                    return
                 where = "is still on the source" if found.elsewhere else "is in no image"
                 raise PageStoreError(
                     f"the page at {address:#x} of process {question.pagemap} {where}"

@@ -120,7 +120,7 @@ def _thp(survey: Survey) -> Iterable[Finding]:
         verdict.warn(
             f"{size(huge)} of {size(memory.private)} in transparent huge pages: one byte written "
             "is 2 MiB to be sent again",
-            "start the program with them off: prctl(PR_SET_THP_DISABLE), or "
-            "`echo madvise >/sys/kernel/mm/transparent_hugepage/enabled` before",
+            "`echo madvise >/sys/kernel/mm/transparent_hugepage/enabled`, then have them split "
+            "(/sys/kernel/debug/split_huge_pages, see docs/policy.md), or start the program anew",
         )
     return verdict.close(f"{size(huge)} in transparent huge pages" if huge else "none in use")

@@ -160,6 +160,9 @@ def _rounds(report: Report) -> Markup:
         "section",
         el("h2", "Rounds"),
         el("p", said, class_="soft") if said else None,
+        el("p", f"It was slowed down {report.slowdown}.", class_="soft")
+        if report.slowdown is not None
+        else None,
         plot,
         rounds_table(report),
     )

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from phaul.cli.render.live import bar, live_line
 from phaul.cli.render.look import Look, cells
-from phaul.report import CutoverStarted, Phase, RoundProgress, Status
+from phaul.report import CutoverStarted, Phase, RoundProgress, SlowedDown, Status
 from tools.sample import events
 
 WIDE = Look(width=110, fancy=True)
@@ -22,6 +22,11 @@ def test_a_round() -> None:
     assert live_line(after(9), 1003.0, WIDE) == (
         f"round 0    {done}  33 %   0.98 GiB of 2.94 GiB, 335 MiB/s   3.00 s   Ctrl-C cancels"
     )
+
+
+def test_a_round_of_a_process_that_is_slowed_down() -> None:
+    slow = after(9).after(SlowedDown(share=0.4, cpus=1.0), 1000.0)
+    assert ", slowed to 40 %   3.00 s" in live_line(slow, 1003.0, WIDE)
 
 
 @pytest.mark.parametrize(

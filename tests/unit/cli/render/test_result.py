@@ -6,6 +6,7 @@ from phaul.cli.render.look import Look
 from phaul.cli.render.plan import plan_text
 from phaul.cli.render.result import report_text, result_json, result_text, round_text
 from phaul.plan import Way
+from phaul.report import Slowdown, SlowStep
 from tools.sample import PLAN, REPORT
 
 change = msgspec.structs.replace
@@ -31,6 +32,18 @@ def test_warnings_and_a_downtime_that_was_too_long() -> None:
     text = result_text(change(REPORT, warnings=("images are left",), max_downtime_s=0.1))
     assert "release 8.0 ms; more than the 100 ms that were asked for\n" in text
     assert text.splitlines()[-1] == "warning   images are left"
+
+
+def test_a_process_that_was_slowed_down() -> None:
+    steps = (SlowStep(number=2, share=0.5), SlowStep(number=3, share=0.25))
+    slow = Slowdown(cpus=1.5, steps=steps, share=0.25, seconds=4.2)
+    kept = change(slow, given_back=False)
+    said = "slowed    to 25 % of its CPU time, in 2 steps, for 4.20 s; "
+    assert said + "it has all of it again" in result_text(change(REPORT, slowdown=slow))
+    assert said + "it could not be given back" in result_text(change(REPORT, slowdown=kept))
+    assert "slowed" not in result_text(REPORT)
+    one = change(REPORT.rounds[1], share=0.25)
+    assert round_text(one).endswith("   slowed to 25 %")
 
 
 def test_on_a_narrow_terminal() -> None:

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from phaul.protocol.preflight import Finding, Level, Where
-from phaul.report import Downtime, Report, Round, Way
+from phaul.report import Downtime, Report, Round, Slowdown, SlowStep, Way
 from phaul.report.html import page
 from phaul.report.html.timeline import stretches
 from tools.sample import PLAN, REPORT, many_rounds
@@ -132,6 +132,15 @@ def test_what_comes_from_outside_is_text() -> None:
     assert "img" not in read(html).seen
     assert html.count("&lt;script&gt;") >= 9
     assert not set("\x00\x1b\ud800") & set(html)
+
+
+def test_how_it_was_slowed_down() -> None:
+    steps = (SlowStep(number=2, share=0.5), SlowStep(number=3, share=0.25))
+    slow = Slowdown(cpus=1.5, steps=steps, share=0.25, seconds=4.2)
+    assert "It was slowed down to 25 % of its CPU time, in 2 steps" in page(
+        change(REPORT, slowdown=slow)
+    )
+    assert "slowed down" not in page(REPORT)
 
 
 def test_nothing_is_asked_of_elsewhere() -> None:

@@ -1,0 +1,257 @@
+"""The keeper: a process that has what lazily restored memory comes from, and outlives the agent.
+
+Runs on the destination, from Prepare until the last page is in.  It holds the page files of the
+chain, their index, the page store and CRIU's lazy-pages daemon: with them dies the tree's memory,
+so nothing that ends the agent may end them.  It is no child of the agent, in a session of its own,
+and the last to be killed when memory runs out; signals that ask to end are not heard.
+
+    the agent ends  before Guard     the daemon and the keeper end
+                    after it         it goes on until all is in, or the tree is gone; then it ends
+    the daemon or the store fails    the tree is ended, before anything is closed that it would
+                                     read zeros without
+
+From Guard until it ends it holds a lock in the migration's directory: `incoming.keeps`.  What is in
+there is removed by whoever is the last, by the journal.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
+
+from phaul.destination.chain import Chain
+from phaul.destination.ending import end_tree
+from phaul.destination.incoming import Keeping
+from phaul.destination.lazy import Drained, LazyPages
+from phaul.destination.warden import Warden
+from phaul.errors import PageStoreError, ProtocolError, UsageError
+from phaul.incarnation import Incarnation
+from phaul.protocol import keeping as k
+from phaul.protocol.failure import from_error
+from phaul.protocol.messages import Done, Failed
+from phaul.subjects.proc import Proc
+from phaul.subjects.tree import tree_pids
+
+__all__ = ["Keeper", "run_keeper"]
+
+_STALL_S: Final = 3600.0
+"""Without an agent, and without a page asked for in so long, nobody is waited for any more."""
+_LOOK_S: Final = 1.0
+_HOLD_S: Final = 0.05
+
+
+class Keeper:
+    """Answers one agent over `control`, with what is in `incoming`; `run` it once.
+
+    `program` is CRIU's; `warden` is told what it holds.  Closing `control` stays the caller's.
+    """
+
+    def __init__(
+        self, control: socket.socket, incoming: Path, program: Sequence[str], warden: Warden
+    ) -> None:
+        self._control = control
+        self._warden = warden
+        self._incoming = incoming
+        self._program = tuple(program)
+        self._chain = Chain()
+        self._newest = -1
+        self._daemon_dir: Path | None = None
+        self._pages: LazyPages | None = None
+        self._tree: list[Incarnation] = []
+        self._stage = k.Stage.BEFORE
+        self._settled = anyio.Event()
+        self._drained: Drained | None = None
+        self._released = False
+        self._keeping: Keeping | None = None
+        self._failure: Failed | None = None
+        """Why the memory did not come."""
+        self._left: k.Leave | None = None
+        """The agent's last word."""
+
+    async def run(self) -> None:
+        """Serve until the agent is gone, and see the memory through; all of it has ended then."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                with suppress(Exception):  # whatever it is, the tree must not suffer from it
+                    await self._serve(tasks)
+                if self._stage is k.Stage.BEFORE:
+                    tasks.cancel_scope.cancel()
+                else:
+                    await self._outlast()
+        finally:
+            with anyio.CancelScope(shield=True):
+                if self._pages is not None:
+                    if self._stage is k.Stage.DRAINING:
+                        await self._fail(PageStoreError("the keeper failed"), self._pages)
+                    await self._pages.end()
+            self._chain.close()
+
+    async def _serve(self, tasks: TaskGroup) -> None:
+        await self._say(k.Here(pid=os.getpid()))
+        while True:
+            await anyio.wait_readable(self._control)
+            packet = self._control.recv(k.MAX_PACKET)
+            if not packet:
+                return
+            answer: k.KeeperAnswer
+            try:
+                answer = await self._handle(k.decode_request(packet), tasks)
+            except Exception as error:  # all that goes wrong is told
+                answer = from_error(error)
+            await self._say(answer)
+
+    async def _say(self, answer: k.KeeperAnswer) -> None:
+        data = k.encode(answer)
+        while True:
+            try:
+                self._control.send(data)
+                return
+            except BlockingIOError:
+                await anyio.wait_writable(self._control)
+
+    async def _handle(self, request: k.KeeperRequest, tasks: TaskGroup) -> k.KeeperAnswer:
+        match request:
+            case k.Add(folder=folder):
+                if int(folder) <= self._newest:
+                    raise ProtocolError(f"round {folder} comes after round {self._newest}")
+                self._newest = int(folder)
+                await in_thread(self._chain.add, self._images(folder))
+            case k.Finish(folder=folder):
+                self._daemon_dir = await in_thread(self._chain.finish, self._images(folder))
+                return k.Counted(pages=self._chain.lazy_pages)
+            case k.Start(folder=folder, wide=wide):
+                await self._start(self._images(folder), wide)
+            case k.Guard(pid=pid):
+                await self._guard(pid, tasks)
+            case k.Look(wait_ms=wait_ms, release=release):
+                standing = await self._look(wait_ms / 1000)
+                if release and standing.failure is None:
+                    self._set_released(True)
+                return standing
+            case k.GiveUp():
+                self._set_released(False)
+            case k.Leave():
+                self._left = request
+        return Done()
+
+    def _set_released(self, released: bool) -> None:
+        self._released = released
+        self._warden.released(released)
+
+    def _images(self, folder: str) -> Path:
+        return self._incoming / "images" / folder
+
+    async def _start(self, work_dir: Path, wide: bool) -> None:
+        if self._daemon_dir is None or self._pages is not None:
+            raise UsageError("Start comes once, after Finish")
+        self._pages = await LazyPages.start(
+            self._program, self._chain, self._daemon_dir, work_dir, wide=wide
+        )
+
+    async def _guard(self, pid: int, tasks: TaskGroup) -> None:
+        if self._pages is None or self._stage is not k.Stage.BEFORE:
+            raise UsageError("Guard comes once, after Start")
+        self._note_tree(pid)
+        if not self._tree:
+            raise PageStoreError(f"there is no process {pid}")
+        self._warden.watch(one.pid for one in self._tree)
+        self._pages.daemon.userfaults.mirror = self._warden
+        await self._pages.guard()
+        self._keeping = Keeping.begin(self._incoming)
+        self._stage = k.Stage.DRAINING
+        tasks.start_soon(self._drain, self._pages)
+
+    def _note_tree(self, root: int) -> None:
+        found = (Incarnation.of(pid) for pid in tree_pids(root, Proc()))
+        self._tree = [one for one in found if one is not None]
+
+    async def _drain(self, pages: LazyPages) -> None:
+        try:
+            self._drained = await pages.wait()
+            self._stage = k.Stage.DRAINED
+        except Exception as error:
+            await self._fail(error, pages)
+        finally:
+            self._settled.set()
+
+    async def _fail(self, error: Exception, pages: LazyPages) -> None:
+        """End the tree, while it still waits for what will never come."""
+        with anyio.CancelScope(shield=True):
+            self._failure = from_error(error)
+            self._stage = k.Stage.FAILED
+            await self._end_tree()
+            # One that has left the tree is not known, and waits: it may not read zeros.
+            while pages.daemon.userfaults.release_unused():
+                await anyio.sleep(_HOLD_S)
+            await pages.end()
+
+    async def _end_tree(self) -> None:
+        """Kill all that was restored, and its children since."""
+        for one in self._tree:
+            await end_tree(one)
+
+    async def _look(self, wait: float) -> k.Standing:
+        pages = self._pages
+        if pages is None:
+            raise UsageError("Look comes after Start")
+        with anyio.move_on_after(wait):
+            await self._settled.wait()
+        if self._stage is k.Stage.DRAINING and pages.has_ended:
+            # What that means is known in a moment.
+            with anyio.move_on_after(_LOOK_S):
+                await self._settled.wait()
+        drained = self._drained
+        served = pages.served
+        return k.Standing(
+            stage=self._stage,
+            pages=self._chain.lazy_pages,
+            given=served.pages,
+            never_asked=drained.never_asked if drained else 0,
+            seconds=max(served.seconds, 0.0),
+            failure=self._failure,
+        )
+
+    async def _outlast(self) -> None:
+        """Without an agent: wait for the end, or end it all if nothing happens for too long."""
+        pages = self._pages
+        assert pages is not None
+        seen, since = -1, time.monotonic()
+        while not self._settled.is_set():
+            with anyio.move_on_after(_LOOK_S):
+                await self._settled.wait()
+            if pages.served.pages != seen:
+                seen, since = pages.served.pages, time.monotonic()
+            elif time.monotonic() - since > _STALL_S:
+                pages.daemon.process.kill()  # then it has failed
+                since = time.monotonic()
+
+    def leave(self) -> None:
+        """Remove what nobody needs any more, once it has ended."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            with keeping:
+                keeping.leave(
+                    told=self._left is not None and self._left.told,
+                    failed=self._failure.what if self._failure and self._released else "",
+                )
+
+
+def run_keeper(
+    control: socket.socket, incoming: Path, program: Sequence[str], warden: Warden
+) -> int:
+    """Be the keeper of the migration in `incoming`; returns the exit status."""
+    control.setblocking(False)
+    with control:
+        keeper = Keeper(control, incoming, program, warden)
+        anyio.run(keeper.run)
+        warden.over()
+        control.close()
+        keeper.leave()
+    return 0

@@ -1,0 +1,83 @@
+"""Where a lazy restore is worth its while; a keeper that is of no use."""
+
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phaul.destination.memory import LazyMemory, Mode, worth
+
+pytestmark = pytest.mark.anyio
+
+
+@given(st.integers(0, 1 << 40), st.floats(1, 1e12), st.integers(0, 1 << 50))
+def test_more_is_not_less_worth(pages: int, rate: float, available: int) -> None:
+    if worth(pages, rate, None):
+        assert worth(pages + 1, rate, None)
+        assert worth(pages, rate / 2, None)
+    if worth(pages, rate, available):
+        assert pages * 4096 <= available
+        assert worth(pages, rate, available + 1)
+
+
+def test_a_small_process_is_restored_in_full() -> None:
+    assert not worth(1000, 1e9, 1 << 40)
+    assert worth(1 << 18, 1e9, 1 << 40)
+    assert not worth(1 << 18, 1e9, 1 << 30)
+
+
+async def begin(tmp_path: Path, tasks: anyio.abc.TaskGroup, mode: Mode = "lazy") -> LazyMemory:
+    found = LazyMemory.begin(
+        tmp_path, ["/nowhere/criu"], tasks, mode=mode, rate=1.0, wide=True, host="here"
+    )
+    assert found is not None
+    return found
+
+
+async def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await begin(tmp_path, tasks)
+        await found.ready(tmp_path / "images/0")  # there are none
+    assert found.keeper is not None
+    assert not found.keeper.alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_nobody_waits_for_one_that_has_just_begun(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await begin(tmp_path, tasks, "auto")
+        assert not await found.ready(tmp_path / "images/0")
+
+
+async def test_one_that_dies_costs_only_the_gain(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await begin(tmp_path, tasks)
+        with anyio.fail_after(60):
+            while found.keeper is None:
+                await anyio.sleep(0.01)
+        found.keeper.signal(signal.SIGKILL)
+        assert not await found.ready(tmp_path / "images/0")
+    assert "in full: here: the keeper of the memory has ended" in caplog.text
+
+
+async def test_one_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    async with anyio.create_task_group() as tasks:
+        found = LazyMemory.begin(
+            tmp_path, ["criu"], tasks, mode="auto", rate=1.0, wide=True, host="here"
+        )
+    assert found is None
+
+
+async def test_one_that_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    async with anyio.create_task_group() as tasks:
+        found = await begin(tmp_path, tasks)
+        found.written(tmp_path / "images/0")
+        assert not await found.ready(tmp_path / "images/0")
