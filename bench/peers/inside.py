@@ -199,6 +199,7 @@ class Bench:
         return Sample(
             bytes=control + memory,
             rounds=len(report.rounds),
+            lazy=report.lazy,
             parts=dict(report.downtime.parts()),
         )
 

@@ -31,7 +31,17 @@ MADE: Final = Path(__file__).parent / "results.json"
 PICTURES: Final = "images/peers-{}.svg"
 """Where the plots lie, from the docs."""
 NAMES: Final = {"native": "Natively: no dirty tracking, so stop and copy", "guest": "In a guest"}
-HEADS: Final = ("", "turns", "downtime", "in all", "over the link", "CPU", "rounds", "phaul's own")
+HEADS: Final = (
+    "",
+    "turns",
+    "downtime",
+    "in all",
+    "over the link",
+    "CPU",
+    "rounds",
+    "lazily",
+    "phaul's own",
+)
 _BEGIN: Final = "<!-- Made by `python -m bench.peers --write`; changes here are lost. -->\n"
 _END: Final = "<!-- The end of what is made. -->\n"
 _NONE: Final = "\u2013"
@@ -70,6 +80,7 @@ def cells(contender: str, samples: Sequence[Sample]) -> tuple[str, ...]:
         _median(of_each(samples, lambda s: s.bytes), size),
         _median(of_each(samples, lambda s: s.cpu_s), duration),
         f"{rounds.median:g}" if rounds else _NONE,
+        f"{sum(sample.lazy for sample in samples)}" if rounds else _NONE,
         _median(of_each(samples, lambda s: s.own_s), duration),
     )
 
