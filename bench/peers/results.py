@@ -20,9 +20,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     `gap_s` is the victim's: the largest gap of its heartbeat.  `total_s` is the mover's, from its
     start to its end.  `bytes` went over the link.  `cpu_s` took both ends together, the kernel's
-    work on the victim's memory with it.  `lazy` is how it was restored.  `own_s` is what of the gap is neither CRIU's work nor
-    bytes on the wire, None where that is not known; `own` is the same by what went before each
-    stretch.  `parts` are the report's, `steps` the stopwatch's, in the gap.
+    work on the victim's memory with it.  `lazy` is how it was restored.  `own_s` is what of the gap
+    is neither CRIU's work nor bytes on the wire, None where that is not known; `own` is the same by
+    what went before each stretch.  `parts` are the report's, `steps` the stopwatch's, in the gap.
     """
 
     gap_s: float = 0.0
