@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine hosts vm faults faults-vm lint format bench setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts vm faults faults-vm lint format bench peers setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
@@ -33,6 +33,9 @@ bench: setup lab ## what phaul's own work costs beside the same criu commands by
 	$(PYTHON) -m bench.overhead
 	$(PYTHON) -m bench.command
 	$(PYTHON) -m bench.cutover
+
+peers: setup lab ## phaul beside criu by hand and the original's rule; hours, on a quiet machine
+	$(PYTHON) -m bench.peers
 
 setup:
 	@tools/setup.sh

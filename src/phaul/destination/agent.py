@@ -252,10 +252,14 @@ class Agent:
         self._begin(prepare, self._session, cage)
 
     def _begin_memory(self, prepare: m.Prepare) -> "LazyMemory | None":
-        from phaul.destination.memory import LazyMemory
+        from phaul.destination.memory import LazyMemory, worth
+        from phaul.pages.store.index import PAGE
 
         facts = self._facts
         if prepare.restore == "full" or facts is None or not facts.lazy_pages:
+            return None
+        if prepare.restore == "auto" and not worth(prepare.memory_bytes // PAGE, self._rate, None):
+            # To start a keeper takes as much of a processor as all else that it needs.
             return None
         return LazyMemory.begin(
             self._require_incoming().path,

@@ -91,6 +91,21 @@ class HeldCopy:
             raise
         return cls(operation, held.pid, cage)
 
+    @classmethod
+    async def again(
+        cls, worker: Swrk, images: Path, options: m.RestoreOptions, timeout: float, cage: Cage
+    ) -> Self:
+        """Restore from images that were kept, in full; see `restore`."""
+        return await cls.restore(
+            worker,
+            images,
+            criu_options(options),
+            timeout=timeout,
+            log_level=2,
+            host=worker.host,
+            cage=cage,
+        )
+
     async def gather(self) -> None:
         """Cage what CRIU moved out of the cage, once; the copy may be let go or ended meanwhile.
 

@@ -21,7 +21,7 @@ from anyio.to_thread import run_sync as in_thread
 from phaul.config import Timeouts
 from phaul.criu.engine import Engine
 from phaul.destination.cage import Cage
-from phaul.destination.copy import HeldCopy, criu_options
+from phaul.destination.copy import HeldCopy
 from phaul.destination.durability import Durability
 from phaul.destination.incoming import Incoming
 from phaul.destination.leftovers import end_copy, leave_memory
@@ -38,8 +38,6 @@ __all__ = ["Custody"]
 _SYNC_GRACE_S: Final = 1.0
 """So long a restored copy waits for its images to be on the disk; the process is down meanwhile."""
 _GATHER_AFTER_S: Final = 0.3
-_TAKE_OVER_S: Final = 30.0
-"""So long a dead agent's images may take to get to the disk, before it is told of them."""
 _TALK_S: Final = 10.0
 """So long the one who has settled it may go on to talk."""
 
@@ -99,14 +97,8 @@ class Custody:
         before it, or the images, were on the disk.
         """
         if self.state is DestinationState.IMAGES and not self.record.durable:
-            with suppress(OSError):
-                for folder in self.incoming.images.iterdir():
-                    self._durability.sync(folder)
-                self._change(durable=await self._durability.reached(_TAKE_OVER_S))
-        try:
-            await in_thread(partial(self._write, sync=True))
-        except StateError as error:
-            _logger.warning("%s", error)
+            self._change(durable=await self._durability.bring(self.incoming.images))
+        await in_thread(partial(self._note, sync=True))
 
     # -- receiving
 
@@ -301,15 +293,9 @@ class Custody:
                 # If this process dies now, what CRIU leaves behind is found by its cage alone.
                 self._change(state=DestinationState.AGAIN, cage=cage.groups, pid=None, root=None)
                 self._note()
-                copy = await HeldCopy.restore(
-                    worker,
-                    self.incoming.path / self.record.images,
-                    criu_options(self.record.options),
-                    timeout=self._timeouts.restore,
-                    log_level=2,
-                    host=self._engine.host,
-                    cage=cage,
-                )
+                folder = self.incoming.path / self.record.images
+                options, timeout = self.record.options, self._timeouts.restore
+                copy = await HeldCopy.again(worker, folder, options, timeout, cage)
             except BaseException:
                 self._owner.lapse()
                 self._change(state=DestinationState.IMAGES)
@@ -408,10 +394,10 @@ class Custody:
     def _write(self, *, sync: bool) -> None:
         self.record = self._journal.write(self.record, sync=sync)
 
-    def _note(self) -> None:
+    def _note(self, *, sync: bool = False) -> None:
         """Write what is no condition of the next step; a full disk keeps nobody from it."""
         try:
-            self._write(sync=False)
+            self._write(sync=sync)
         except StateError as error:
             _logger.warning("%s", error)
 

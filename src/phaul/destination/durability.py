@@ -23,6 +23,9 @@ __all__ = ["Durability"]
 _SYNC_FILE_RANGE_WRITE: Final = 2
 """include/uapi/linux/fs.h"""
 
+_TAKE_OVER_S: Final = 30.0
+"""So long a dead agent's images may take to get to the disk, before it is told of them."""
+
 _libc = ctypes.CDLL(None)
 _logger = logging.getLogger("phaul")
 
@@ -78,6 +81,14 @@ class Durability:
             _logger.warning("the images are not on the disk: %s", error)
         finally:
             done.set()
+
+    async def bring(self, images: Path) -> bool:
+        """Bring all folders below `images` to the disk that a dead agent left; whether they are."""
+        with suppress(OSError):
+            for folder in images.iterdir():
+                self.sync(folder)
+            return await self.reached(_TAKE_OVER_S)
+        return False
 
     async def reached(self, within: float) -> bool:
         """Whether all of it is on the disk, waited for `within` so many seconds at most."""

@@ -11,7 +11,7 @@ from phaul.criu.userfault import Userfaults
 
 # UFFD_USER_MODE_ONLY: what the kernel lets anybody do.
 BODY = """
-import ctypes, os, sys
+import ctypes, fcntl, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 opened = {}
 for line in sys.stdin:
@@ -20,6 +20,7 @@ for line in sys.stdin:
         opened[name] = libc.syscall(NUMBER, 1 | os.O_CLOEXEC)
         if opened[name] < 0:
             sys.exit(f"userfaultfd: {os.strerror(ctypes.get_errno())}")
+        fcntl.ioctl(opened[name], 0xC018AA3F, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
     else:
         os.close(opened.pop(name))
     print("done", flush=True)
@@ -101,3 +102,39 @@ def test_what_a_process_had_when_it_died_is_kept(daemon: Daemon) -> None:
     daemon.process.wait(20)
     daemon.copies.refresh()
     assert len(daemon.copies) == ours() == 1, "of nobody"
+
+
+def test_those_are_released_whose_memory_is_gone(daemon: Daemon) -> None:
+    daemon.tell("open", "a")
+    daemon.tell("open", "b")
+    daemon.copies.refresh()
+    assert daemon.copies.release_unused()
+    assert len(daemon.copies) == 2
+    daemon.end()
+    assert not daemon.copies.release_unused()
+    assert len(daemon.copies) == 0
+
+
+class Noting:
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+
+    def took(self, inode: int, descriptor: int) -> None:
+        assert os.fstat(descriptor).st_ino == inode
+        self.held.add(inode)
+
+    def gave(self, inode: int) -> None:
+        self.held.remove(inode)
+
+
+def test_a_mirror_is_told_of_each(daemon: Daemon) -> None:
+    mirror = daemon.copies.mirror = Noting()
+    daemon.tell("open", "a")
+    daemon.tell("open", "b")
+    daemon.copies.refresh()
+    assert len(mirror.held) == 2
+    daemon.tell("close", "a")
+    daemon.copies.refresh()
+    assert len(mirror.held) == 1
+    daemon.copies.close()
+    assert mirror.held == set()

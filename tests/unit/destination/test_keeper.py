@@ -1,0 +1,87 @@
+"""The keeper's order of steps, and its end; with a real CRIU it is in the engine tests."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from phaul.destination.keeper import Keeper
+from phaul.destination.warden import Warden
+from phaul.protocol import keeping as k
+from phaul.protocol.messages import Done, Failed
+from tests.unit.destination.test_chain import LAZY, PARENT, PRESENT, write_metadata, write_round
+
+pytestmark = pytest.mark.anyio
+Ask = Callable[[bytes], Awaitable[k.KeeperAnswer]]
+
+
+@pytest.fixture
+async def ask(tmp_path: Path) -> AsyncIterator[Ask]:
+    """A keeper of the images below `tmp_path`, which ends with the test."""
+    (tmp_path / "images").mkdir()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+
+    async def receive() -> k.KeeperAnswer:
+        with anyio.fail_after(20):
+            await anyio.wait_readable(ours)
+        return k.decode_answer(ours.recv(k.MAX_PACKET))
+
+    async def send(packet: bytes) -> k.KeeperAnswer:
+        ours.send(packet)
+        return await receive()
+
+    with ours, theirs, near, far:
+        keeper = Keeper(theirs, tmp_path, ["/nowhere/criu"], Warden(near))
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(keeper.run)
+                assert await receive() == k.Here(pid=os.getpid())
+                yield send
+                ours.shutdown(socket.SHUT_RDWR)
+        keeper.leave()
+
+
+async def failed(ask: Ask, request: k.KeeperRequest) -> str:
+    answer = await ask(k.encode(request))
+    assert isinstance(answer, Failed), answer
+    return answer.what
+
+
+async def test_rounds_are_counted(ask: Ask, tmp_path: Path) -> None:
+    write_round(tmp_path / "images/0", (0, 6, LAZY | PRESENT))
+    last = write_round(tmp_path / "images/1", (0, 2, LAZY | PRESENT), (2, 4, PARENT))
+    assert await ask(k.encode(k.Add(folder="0"))) == Done()
+    assert await ask(k.encode(k.Add(folder="1"))) == Done()
+    write_metadata(last)
+    assert await ask(k.encode(k.Finish(folder="1"))) == k.Counted(pages=6)
+    assert "/nowhere/criu cannot be started" in await failed(ask, k.Start(folder="1", wide=True))
+
+
+async def test_rounds_come_in_order(ask: Ask, tmp_path: Path) -> None:
+    write_round(tmp_path / "images/1", (0, 6, LAZY | PRESENT))
+    assert await ask(k.encode(k.Add(folder="1"))) == Done()
+    assert "round 0 comes after round 1" in await failed(ask, k.Add(folder="0"))
+    assert "round 1 comes after round 1" in await failed(ask, k.Add(folder="1"))
+
+
+async def test_what_is_not_there_is_told(ask: Ask) -> None:
+    assert "No such file" in await failed(ask, k.Add(folder="7"))
+
+
+@pytest.mark.parametrize(
+    "request_", [k.Start(folder="0", wide=True), k.Guard(pid=1), k.Look()], ids=repr
+)
+async def test_steps_out_of_turn(ask: Ask, request_: k.KeeperRequest) -> None:
+    assert "after" in await failed(ask, request_)
+
+
+async def test_what_is_no_request_is_answered(ask: Ask) -> None:
+    answer = await ask(b"{}")
+    assert isinstance(answer, Failed)
+    assert "no message" in answer.what
