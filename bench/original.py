@@ -4,12 +4,14 @@ The copy runs as soon as it is restored, and what the source returns from is `po
 is phaul's own.
 """
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from phaul.config import Timeouts
+from phaul.criu.engine import Facts
 from phaul.criu.facts import host_name
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
@@ -18,7 +20,7 @@ from phaul.destination.copy import criu_options
 from phaul.errors import UsageError
 from phaul.protocol import messages as m
 from phaul.protocol.agent import Conversation
-from phaul.report import Downtime, Round
+from phaul.report import Downtime, Round, Way
 from phaul.source.context import Context
 from phaul.source.cutover import Cutover
 from phaul.source.ownership import Ownership
@@ -55,8 +57,12 @@ class Nothing(Ownership):
 class OriginalSession(SourceSession):
     """The source, which kills its tree when the copy runs."""
 
-    async def _cut_over(self, context: Context, *, tracked: bool) -> tuple[Round, Downtime]:
-        cutover = Cutover(context, Nothing(context.subject), tracked=tracked)
+    def _cutover(self, context: Context, facts: Facts, way: Way) -> Cutover:
+        return Cutover(context, Nothing(context.subject), tracked=way is Way.PRE_COPY)
+
+    async def _cut_over(
+        self, stack: AsyncExitStack, context: Context, cutover: Cutover
+    ) -> tuple[Round, Downtime]:
         try:
             await cutover.start()
             release = await self._local.dump_copy_restore(cutover)

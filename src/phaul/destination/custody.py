@@ -91,10 +91,9 @@ class Custody:
         self._write(sync=False)
 
     async def took_over(self) -> None:
-        """Write down that it is this process's now, as far as the disk has room.
+        """Write down that it is this process's now, with what is told of, as far as there is room.
 
-        With what is told of: by that the source may end what it has, and who wrote it may have died
-        before it, or the images, were on the disk.
+        By that the source may end what it has, and who wrote it may have died before that.
         """
         if self.state is DestinationState.IMAGES and not self.record.durable:
             self._change(durable=await self._durability.bring(self.incoming.images))
@@ -106,8 +105,7 @@ class Custody:
         """The round in `folder` is complete."""
         if self._cage is not None and self._cage.groups != self.record.cage:
             # If this process dies now, the cage is found by its journal alone.
-            self._change(cage=self._cage.groups)
-            self._note()
+            self._note(cage=self._cage.groups)
         self._durability.written(folder)
 
     def begun(self) -> None:
@@ -162,8 +160,8 @@ class Custody:
                 raise
             durable = await self._durability.reached(_SYNC_GRACE_S)
             self._owner.ready()
-            self._change(pid=pid, root=Incarnation.of(pid), durable=durable)
-            self._note()  # 0.05 ms: who ends what a dead agent has left begins at its root
+            # 0.05 ms: who ends what a dead agent has left begins at its root.
+            self._note(pid=pid, root=Incarnation.of(pid), durable=durable)
             self._tasks.start_soon(self._gather, session)
             return m.Ready(pid=pid, durable=durable, lazy=session.memory is not None)
 
@@ -178,8 +176,7 @@ class Custody:
         if self._held():
             await session.gather()
         if self._held() and self._cage is not None and self._cage.groups:
-            self._change(cage=self._cage.groups)
-            self._note()
+            self._note(cage=self._cage.groups)
             await self._lay_release()
 
     def _held(self) -> bool:
@@ -215,8 +212,7 @@ class Custody:
                         error.add_note(str(also))
                     raise
                 self._owner.runs()
-                self._change(state=DestinationState.RUNNING)
-                self._note()
+                self._note(state=DestinationState.RUNNING)
             self.settled.set()
             self._tasks.start_soon(self._sync_running)
             return m.Running()
@@ -291,26 +287,22 @@ class Custody:
                 with anyio.CancelScope(shield=True):
                     await in_thread(cage.prepare, worker.process.pid)
                 # If this process dies now, what CRIU leaves behind is found by its cage alone.
-                self._change(state=DestinationState.AGAIN, cage=cage.groups, pid=None, root=None)
-                self._note()
+                self._note(state=DestinationState.AGAIN, cage=cage.groups, pid=None, root=None)
                 folder = self.incoming.path / self.record.images
                 options, timeout = self.record.options, self._timeouts.restore
                 copy = await HeldCopy.again(worker, folder, options, timeout, cage)
             except BaseException:
-                self._owner.lapse()
-                self._change(state=DestinationState.IMAGES)
-                self._note()
+                self._lapse()
                 raise
             await copy.gather()
             self._copy = copy
             self._owner.ready()
-            self._change(
+            self._note(
                 state=DestinationState.READY,
                 pid=copy.pid,
                 root=Incarnation.of(copy.pid),
                 cage=cage.groups,
             )
-            self._note()
             return m.Ready(pid=copy.pid, durable=self.record.durable)
 
     # -- the end
@@ -346,8 +338,7 @@ class Custody:
             self._forget()
             self.settled.set()
             return
-        self._change(state=DestinationState.IMAGES, unsure=unsure)
-        self._note()
+        self._note(state=DestinationState.IMAGES, unsure=unsure)
 
     async def end(self, *, told: bool, keep_images: bool) -> None:
         """Remove what nobody needs; `told` says that the source knows how it ended.
@@ -394,8 +385,9 @@ class Custody:
     def _write(self, *, sync: bool) -> None:
         self.record = self._journal.write(self.record, sync=sync)
 
-    def _note(self, *, sync: bool = False) -> None:
+    def _note(self, *, sync: bool = False, **changes: object) -> None:
         """Write what is no condition of the next step; a full disk keeps nobody from it."""
+        self._change(**changes)
         try:
             self._write(sync=sync)
         except StateError as error:

@@ -30,9 +30,9 @@ from phaul.incarnation import Incarnation
 from phaul.pages.store.index import PAGE
 from phaul.protocol import keeping as k
 from phaul.protocol.failure import to_error
-from phaul.protocol.messages import Failed
+from phaul.protocol.messages import Draining, Failed
 
-__all__ = ["LazyMemory", "Mode", "worth"]
+__all__ = ["LazyMemory", "Mode", "as_draining", "worth"]
 
 Mode = Literal["auto", "lazy", "full"]
 """How memory is restored: AUTO lazily where that is shorter."""
@@ -56,6 +56,17 @@ def worth(pages: int, rate: float, available: int | None) -> bool:
     if available is not None and size > available * _ROOM:
         return False
     return size / max(rate, 1.0) > _GAINS_S
+
+
+def as_draining(found: k.Standing) -> Draining:
+    """What the keeper says, as the source is told it."""
+    return Draining(
+        pages=found.pages,
+        given=found.given,
+        seconds=found.seconds,
+        over=found.stage is not k.Stage.DRAINING,
+        failure=found.failure.what if found.failure is not None else "",
+    )
 
 
 class LazyMemory:

@@ -11,6 +11,7 @@ import msgspec
 
 from phaul.destination.following import ask_keeper
 from phaul.destination.incoming import keeps, lost
+from phaul.destination.memory import as_draining
 from phaul.errors import PageStoreError
 from phaul.protocol import keeping as k
 from phaul.protocol import messages as m
@@ -37,13 +38,7 @@ async def drain(path: Path) -> m.Draining:
     found = await _look(path, _WAIT_MS)
     if found is None:
         return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=lost(path))
-    return m.Draining(
-        pages=found.pages,
-        given=found.given,
-        seconds=found.seconds,
-        over=found.stage is not k.Stage.DRAINING,
-        failure=found.failure.what if found.failure is not None else "",
-    )
+    return as_draining(found)
 
 
 async def bring_link(path: Path, descriptor: int, host: str) -> None:

@@ -31,11 +31,10 @@ from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
-from phaul.destination.memory import LazyMemory
+from phaul.destination.memory import LazyMemory, as_draining
 from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.protocol import messages as m
-from phaul.protocol.keeping import Stage
 from phaul.storage.workdir import WorkDir
 
 __all__ = ["DestinationSession"]
@@ -336,13 +335,7 @@ class DestinationSession:
             found = await self.memory.look(wait)
         except PageStoreError as error:  # its warden ends what the keeper cannot see through
             return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=error.what)
-        return m.Draining(
-            pages=found.pages,
-            given=found.given,
-            seconds=found.seconds,
-            over=found.stage is not Stage.DRAINING,
-            failure=found.failure.what if found.failure is not None else "",
-        )
+        return as_draining(found)
 
     async def discard(self) -> None:
         """Give the restored tree up: CRIU kills it, and nothing of it is left."""

@@ -228,7 +228,7 @@ class Migration:
                             options=preflight.restore_options(),
                             framed=self._order.wishes.compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
-                            restore=self._order.wishes.restore.value,
+                            restore=preflight.restoring.value,
                         ),
                         _ASK_S,
                     )

@@ -208,6 +208,11 @@ class Preflight:
             and stop_and_copy(self.costs) > self._wishes.max_downtime_s
         )
 
+    @property
+    def restoring(self) -> Restoring:
+        """How the memory is to be restored; what may have to follow needs what restores lazily."""
+        return Restoring.LAZY if self._wishes.may_leave else self._wishes.restore
+
     def plan(self) -> Plan:
         """The plan; `look_there` was done."""
         assert self._facts is not None
