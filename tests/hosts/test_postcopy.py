@@ -1,14 +1,18 @@
 """A migration whose memory is left on the source, and follows when the process runs."""
 
+import json
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from phaul.criu.lazydump import PIPE
-from tests.hosts.command import Command
-from tests.hosts.machine import Hosts
-from tests.hosts.subject import StartSubject
+from tests.hosts.command import Command, Outcome, Running
+from tests.hosts.machine import Host, Hosts
+from tests.hosts.subject import StartSubject, Subject
 
 LIMIT = Path("/proc/sys/fs/pipe-max-size")
 
@@ -52,3 +56,116 @@ def test_it_is_whole_and_nothing_is_left(
     if name != "forker":  # it has other children by now
         assert hosts.destination.leftovers(but=pids) == []
     assert hosts.source.leftovers() == []
+
+
+SLOWLY = ("--post-copy", "--bandwidth", "8M", "--compress", "none")
+"""64 MiB take 8 s then."""
+
+
+def drains(
+    hosts: Hosts, victim: StartSubject, phaul: Command, *options: str
+) -> tuple[Subject, Running]:
+    """A process that runs over there, while most of its memory is still here."""
+    subject = victim("dirtier", "--size-mb", "64")
+    subject.whole(hosts.source)
+    for host in hosts.both:
+        host.remember()
+    running = phaul.follow("migrate", subject.pid, "root@host2", *SLOWLY, *options)
+    assert running.until("draining"), running.end()
+    return subject, running
+
+
+def kill(host: Host, *words: str) -> None:
+    """Kill what of a host has these words in its command line."""
+    found = [
+        outer for outer, line in host.processes().values() if all(word in line for word in words)
+    ]
+    assert found, f"no {words} on {host.name}"
+    for pid in found:
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGKILL)
+
+
+def all_came(hosts: Hosts, subject: Subject, running: Running) -> Outcome:
+    """It ends well, and nothing is left."""
+    outcome = running.end()
+    assert outcome.status in (0, 1), outcome  # 1: the goodbye was not heard
+    assert outcome.event("finished")["report"]["followed"]["pages"] > 16_000
+    subject.only_on(hosts.destination, hosts.source)
+    assert hosts.destination.leftovers(but={subject.pid}) == []
+    assert hosts.source.leftovers() == []
+    return outcome
+
+
+def is_lost(hosts: Hosts, subject: Subject, running: Running, phaul: Command) -> Outcome:
+    """It is said that it is lost, it is nowhere, and nothing else is left."""
+    outcome = running.end()
+    assert outcome.status == 8, outcome
+    outcome.says("lost")
+    for host in hosts.both:
+        assert host.outer_pid(subject.pid) is None
+    (entry, *_) = json.loads(phaul("list", "--json").stdout)["migrations"]
+    assert "lost" in entry["fate"], entry
+    found = phaul("resolve", "last", "--yes")
+    assert found.status == 8, found
+    assert "lost" in found.stdout
+    assert hosts.destination.leftovers() == []
+    assert hosts.source.leftovers() == []
+    return outcome
+
+
+def test_a_link_that_is_lost_and_comes_back(
+    hosts: Hosts, victim: StartSubject, phaul: Command
+) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    kill(hosts.source, "ssh")
+    all_came(hosts, subject, running)
+
+
+def test_an_agent_that_dies(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    kill(hosts.destination, "phaul", "agent")
+    all_came(hosts, subject, running)
+
+
+def test_a_source_s_criu_that_dies(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    kill(hosts.source, "dump --rpc")  # as CRIU calls itself then
+    is_lost(hosts, subject, running, phaul).says("pages", "start the process anew")
+
+
+def test_a_keeper_that_dies(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    kill(hosts.destination, "phaul.keeper")
+    is_lost(hosts, subject, running, phaul)
+
+
+def test_ctrl_c_is_too_late(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    running.signal(signal.SIGINT)
+    all_came(hosts, subject, running).says("its memory is still needed here")
+
+
+def test_a_source_s_phaul_that_dies(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject, running = drains(hosts, victim, phaul)
+    running.signal(signal.SIGKILL)
+    running.end()
+    (entry, *_) = json.loads(phaul("list", "--json").stdout)["migrations"]
+    assert entry["state"] == "unknown", entry
+    found = phaul("resolve", "last")
+    assert found.status == 8, found
+    assert "of its memory were still here" in found.stdout
+    assert phaul("resolve", "last", "--yes").status == 8
+    subject.on(hosts.destination).kill(signal.SIGKILL)
+
+
+def test_it_is_refused_where_criu_could_not_hold_it(
+    hosts: Hosts, victim: StartSubject, phaul: Command
+) -> None:
+    subject = victim("dirtier", "--size-mb", "8")
+    LIMIT.write_text(str(1 << 20))
+    words = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource")
+    outcome = phaul("migrate", subject.pid, "root@host2", "--post-copy", prefix=words)
+    assert outcome.status == 3, outcome
+    outcome.says("post-copy", "pipes of 4 MiB", "fs.pipe-max-size")
+    subject.only_on(hosts.source, hosts.destination)

@@ -190,5 +190,9 @@ class Running:
                 self._handle.update(state=self._state)
             case RoundFinished():
                 self._handle.update(rounds=self._rounds)
+            case Draining(follows=True, given=0):
+                self._handle.update(
+                    fate=f"running on {self._runs_there}, while its memory follows from here"
+                )
             case _:
                 pass

@@ -9,9 +9,10 @@ process is here any more but its memory: what fails here for good loses the proc
     all is there: CRIU is told to close; this host is not needed any more
 """
 
+import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import anyio
@@ -19,6 +20,8 @@ import anyio
 from phaul._version import __version__
 from phaul.criu.facts import host_name
 from phaul.errors import OutcomeUnknown, PageStoreError, PhaulError, ProtocolError
+from phaul.pages.channel import MemoryChannel
+from phaul.plan import Wishes
 from phaul.protocol import messages as m
 from phaul.protocol.handshake import OURS
 from phaul.protocol.settlement import Copy
@@ -50,6 +53,8 @@ class _Order(Protocol):
     def connect(self) -> Callable[[], SourceEnd]: ...
     @property
     def lease_s(self) -> int: ...
+    @property
+    def wishes(self) -> Wishes: ...
 
 
 class Following:
@@ -158,16 +163,28 @@ class Following:
                 self._fail(f"the copy is {standing.copy.value} there, and does not run")
             supply.finish()
         else:
-            link = await end.open_memory(welcome.token)
-            await caller.call(m.Attach(), _ASK_S)
-            await anyio.to_thread.run_sync(supply.attach, link)
-            while supply.linked:
-                found = await caller.call(m.Drain(), _ASK_S)
-                if isinstance(found, m.Draining) and found.failure:
-                    self._fail(found.failure)
-                await anyio.sleep(_LOOK_S)
+            with await end.open_memory(welcome.token) as link, self._channel(link) as channel:
+                await caller.call(m.Attach(), _ASK_S)
+                await anyio.to_thread.run_sync(supply.attach, channel.duplicate())
+                await self._while_linked(caller)
         with suppress(PhaulError):
             await caller.call(m.Bye(), _ASK_S)
+
+    @contextmanager
+    def _channel(self, link: socket.socket) -> Iterator[MemoryChannel]:
+        """The new link, held back as the first one was."""
+        channel = MemoryChannel(link.fileno(), host_name(), bandwidth=self._order.wishes.bandwidth)
+        try:
+            yield channel
+        finally:
+            channel.close()
+
+    async def _while_linked(self, caller: Caller) -> None:
+        while self._post.supply.linked:
+            found = await caller.call(m.Drain(), _ASK_S)
+            if isinstance(found, m.Draining) and found.failure:
+                self._fail(found.failure)
+            await anyio.sleep(_LOOK_S)
 
     async def _lost(self, error: PageStoreError) -> OutcomeUnknown:
         """The error that says so, with the number of pages, if the other side still tells it."""

@@ -317,6 +317,7 @@ class Migration:
             followed = await following.run()
         except OutcomeUnknown as error:
             parting.lost(error)
+            shutil.rmtree(self._order.directory / "images", ignore_errors=True)
             raise
         return msgspec.structs.replace(report, followed=followed)
 

@@ -29,6 +29,8 @@ def after_death(directory: Path) -> tuple[State, int]:
     match record.state if record is not None else SourceState.RUNNING:
         case SourceState.RUNNING | SourceState.FREEZING | SourceState.BACK:
             return State.FAILED, CutoverFailed.exit_code
+        case SourceState.THERE if record is not None and record.follows and not record.settled:
+            return State.UNKNOWN, OutcomeUnknown.exit_code  # its memory was still to follow
         case SourceState.THERE:
             return State.DONE, 0
         case _:

@@ -151,3 +151,26 @@ def test_when_the_time_is_over_it_is_given_up_though_it_is_slow() -> None:
     judge.share = 0.3
     with pytest.raises(NotConverged, match=r"slowed to 30 % of its CPU time: .*time is over"):
         judge.judge(rounds(256 * MIB, 256 * MIB))
+
+
+def test_or_let_the_rest_follow() -> None:
+    wishes = Wishes(on_timeout=OnTimeout.POSTCOPY)
+    judge = DowntimeJudge(wishes, COSTS, 0.0, "host1", clock=lambda: 1.0)
+    made = rounds(256 * MIB, 256 * MIB)
+    assert judge.judge(made[:1])[1] is None
+    assert not judge.leaves
+    verdict = judge.judge(made)[1]
+    assert verdict is not None
+    assert verdict.reason is StopReason.NOT_CONVERGING
+    assert judge.leaves
+
+
+def test_nothing_is_left_where_the_target_is_met() -> None:
+    wishes = Wishes(on_timeout=OnTimeout.POSTCOPY)
+    judge = DowntimeJudge(wishes, COSTS, 0.0, "host1", clock=lambda: 1.0)
+    made = rounds(256 * MIB, 20 * MIB)
+    assert judge.judge(made[:1])[1] is None
+    verdict = judge.judge(made)[1]
+    assert verdict is not None
+    assert verdict.reason is StopReason.TARGET
+    assert not judge.leaves

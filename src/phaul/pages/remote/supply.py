@@ -30,8 +30,10 @@ _MOST_WAITING: Final = 1 << 16
 class _Link:
     """One link: what was asked over it, and is not answered yet."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, pages: int) -> None:
         self.sock = sock
+        self.sent = bytearray(pages)
+        """Of each page, by its number, whether it was sent over this link: then it arrives."""
         self.urgent: deque[Message] = deque()
         self.rest: deque[Message] = deque()
         self.done = False
@@ -102,7 +104,7 @@ class Supply:
     def attach(self, sock: socket.socket) -> None:
         """Answer over a new link; the socket is this object's from now on.  The one before ends."""
         sock.setblocking(True)
-        link = _Link(sock)
+        link = _Link(sock, self._places.total)
         self._detach()
         with self._news:
             self._link = link
@@ -160,12 +162,7 @@ class Supply:
             if message.kind is Kind.DONE:
                 link.sock.sendall(message.encode())
                 return
-            most = min(message.pages, MOST_GIVEN)
-            part = Message(Kind.ASK, message.pagemap, message.address, most, message.urgent)
-            with self._turn:
-                count = 0 if self._backing is None else self._backing.give(part, link.sock)
-            self.given += count
-            self.urgent += count if message.urgent else 0
+            count = self._give(message, link)
             if count < message.pages:
                 rest = Message(
                     Kind.ASK,
@@ -176,6 +173,26 @@ class Supply:
                 )
                 with self._news:
                     (link.urgent if message.urgent else link.rest).appendleft(rest)
+
+    def _give(self, message: Message, link: _Link) -> int:
+        """Give the first of the pages that were asked for; how many are done with.
+
+        What is swept, and then waited for, is asked for twice, and given once.
+        """
+        found = self._places.number(message.pagemap, message.address)
+        assert found is not None  # it was looked at when it was asked for
+        first, most = found[0], min(message.pages, MOST_GIVEN)
+        asked = link.sent[first : first + most]
+        if asked[0]:
+            return most - len(asked.lstrip(b"\1"))
+        most = len(asked.partition(b"\1")[0])
+        part = Message(Kind.ASK, message.pagemap, message.address, most, message.urgent)
+        with self._turn:
+            count = 0 if self._backing is None else self._backing.give(part, link.sock)
+        link.sent[first : first + count] = b"\1" * count
+        self.given += count
+        self.urgent += count if message.urgent else 0
+        return count
 
     def _next(self, link: _Link) -> Message | None:
         """What is to be answered next, once there is something, and somebody who has the pages."""

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -117,10 +118,30 @@ def test_one_that_asks_and_asks_ends(
     monkeypatch.setattr(module, "_MOST_WAITING", 10)
     memory.gate.clear()
     with link(supply) as sock:
-        for _ in range(14):
-            ask(sock, AT, 1)
+        with suppress(BrokenPipeError):  # it may be cut off before it has said all
+            for _ in range(14):
+                ask(sock, AT, 1)
         await_that(lambda: not supply.linked)
         memory.gate.set()
+
+
+def test_what_is_asked_for_twice_is_given_once(memory: Memory, supply: Supply) -> None:
+    memory.gate.clear()
+    with link(supply) as sock:
+        ask(sock, AT, 3)
+        await_that(lambda: not supply.waiting)  # it is being given
+        ask(sock, AT + 10 * PAGE, 40)
+        ask(sock, AT + 20 * PAGE, 5, urgent=True)
+        await_that(lambda: supply.waiting == 2)
+        memory.gate.set()
+        found = [hear_pages(sock) for _ in range(4)]
+    assert [((m.address - AT) // PAGE, m.pages) for m in found] == [
+        (0, 3),
+        (20, 5),
+        (10, 10),
+        (25, 25),
+    ]
+    assert (supply.given, supply.urgent) == (43, 5)
 
 
 def test_the_next_link_begins_anew(memory: Memory, supply: Supply) -> None:
