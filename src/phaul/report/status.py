@@ -15,6 +15,7 @@ from phaul.report.events import (
     Connected,
     Connecting,
     CutoverStarted,
+    Draining,
     Event,
     Failed,
     Finished,
@@ -28,6 +29,7 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
+from phaul.report.report import PAGE_SIZE
 
 __all__ = ["Phase", "RoundDone", "Status"]
 
@@ -90,8 +92,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase_unix` is when `phase` began, 0 if that is not known, `round_unix` when the round did that
     is under way (`round`, None between rounds).  `sent_bytes` counts the rounds that are in.
-    `share` is how much of its CPU time the process has.  `downtime_s` is predicted while the
-    migration runs, measured at its end.  `message`, `fate` and `exit_code` say how it ended.
+    `share` is how much of its CPU time the process has.  `following_bytes` is memory that is still
+    here when the process runs over there, None where none was left.  `downtime_s` is predicted
+    while the migration runs, measured at its end.  `message`, `fate` and `exit_code` say how it
+    ended.
     """
 
     v: int = 1
@@ -113,6 +117,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     round_sent_bytes: int = 0
     round_expected_bytes: int = 0
     share: float = 1.0
+    following_bytes: int | None = None
     sent_bytes: int = 0
     downtime_s: float | None = None
     destination_pid: int | None = None
@@ -191,9 +196,12 @@ def _ending(event: Event, now: float) -> dict[str, object]:
             return {"phase": Phase.RELEASING}
         case Running(host=host, pid=pid):
             return {"phase": Phase.RUNNING_THERE, "destination": host, "destination_pid": pid}
+        case Draining(follows=True):
+            return {"following_bytes": max(event.pages - event.given, 0) * PAGE_SIZE}
         case Finished(report=report):
             return {
                 "phase": Phase.FINISHED,
+                "following_bytes": None,
                 "sent_bytes": report.sent_bytes,
                 "downtime_s": report.downtime.total_s,
                 "exit_code": 1 if report.warnings else 0,

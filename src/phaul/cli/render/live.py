@@ -8,7 +8,7 @@ from typing import Final
 from phaul.cli.render.look import Look, cells
 from phaul.cli.render.status import under_way
 from phaul.report.status import Phase, Status
-from phaul.report.units import clean, duration, slowed
+from phaul.report.units import clean, duration, size, slowed
 
 __all__ = ["bar", "live_line"]
 
@@ -85,6 +85,9 @@ def _said(status: Status, now: float) -> tuple[str, str]:
             return "cutover ", f"restoring on {there}"
         case Phase.RELEASING:
             return "cutover ", f"letting it run on {there}"
+        case Phase.RUNNING_THERE if status.following_bytes:
+            left = size(status.following_bytes)
+            return "memory  ", f"it runs on {there}; {left} still follow, and are needed from here"
         case Phase.RUNNING_THERE:
             return "done    ", f"it runs on {there}; cleaning up"
         case _:

@@ -22,7 +22,7 @@ def plan_text(plan: Plan, look: Look = PLAIN, *, everything: bool = False) -> st
     if plan.bandwidth > 0:
         speeds += (", " if speeds else "") + f"the way there takes {rate(plan.bandwidth)}"
     expected = [f"downtime about {duration(plan.downtime_s)}"]
-    if plan.way is not Way.STOP_AND_COPY:
+    if plan.way not in (Way.STOP_AND_COPY, Way.POST_COPY):
         expected.insert(0, plural(plan.rounds, "round"))
     expected.append(f"about {duration(plan.seconds)} in all")
     rows: list[Row] = [

@@ -30,6 +30,8 @@ def report_text(report: Report, look: Look = PLAIN) -> str:
         *((f"round {r.number}", round_text(r, verbose=True), "dim") for r in report.rounds),
         ("final", round_text(report.final, verbose=True, dirty=False), "dim"),
     ]
+    if report.followed is not None:
+        rows.append(("followed", str(report.followed), "dim"))
     if report.drained is not None:
         came = f"{size(report.drained.pages * PAGE_SIZE)} in {duration(report.drained.seconds)}"
         rows.append(("restored", f"lazily: {came} after it ran", "dim"))

@@ -68,7 +68,7 @@ def plan_table(report: Report, plan: Plan) -> Markup:
         ("way", plan.way.value, report.way.value, ""),
         _pair("memory", plan.memory_bytes, report.memory_bytes or None, size),
     ]
-    if Way.STOP_AND_COPY not in (plan.way, report.way):
+    if not {Way.STOP_AND_COPY, Way.POST_COPY} & {plan.way, report.way}:
         rows.append(("rounds", str(plan.rounds), str(len(report.rounds)), ""))
     speeds = [b for r in report.rounds if (b := bandwidth_of(r)) is not None]
     sending = sum(r.seconds for r in report.rounds)
