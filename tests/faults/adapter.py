@@ -68,6 +68,7 @@ def be_source(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) ->
         allow=frozenset(order["allow"]),
         on_timeout=Wishes().on_timeout,
         restore=Restoring.LAZY,
+        post_copy=order["post_copy"],
     )
 
     def on_event(event: Event) -> None:

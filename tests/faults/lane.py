@@ -74,7 +74,7 @@ class Lane:
         """One case, from a clean state to a clean state."""
         begun = time.monotonic()
         self._number += 1
-        seen = Seen()
+        seen = Seen(may_lose=fault.way == "post-copy")
         shutil.rmtree(FOLDER, ignore_errors=True)
         with suffering(self._hosts, fault, self._number) as sufferer:
             case = Case(self._hosts, self._zygotes, fault, sufferer.order)

@@ -21,11 +21,13 @@ class Seen:
 
     `status` is how phaul ended, `killed` whether the fault, or a person, ended it.  `first` is
     where the process ran when phaul had ended, `settlements` are the statuses of
-    `phaul resolve`, `said` what the last one said, `last` is where it ran in the end.
+    `phaul resolve`, `said` what the last one said, `last` is where it ran in the end.  `may_lose`
+    where the process may be lost, if that is said.
     """
 
     status: int | None = None
     killed: bool = False
+    may_lose: bool = False
     first: set[str] = field(default_factory=set)
     settlements: list[int] = field(default_factory=list)
     last: set[str] = field(default_factory=set)
@@ -52,11 +54,17 @@ def judge(seen: Seen) -> list[str]:
     if len(seen.first) > 1 or len(seen.last) > 1:
         found.append("two copies run")
     found += _truth(seen)
-    if not seen.last:
+    if not seen.last and not (seen.may_lose and _says_lost(seen)):
         found.append("nothing runs in the end")
     found += seen.whole
     found += _entry(seen)
     return found + [f"left over: {line}" for line in _short(seen.left)]
+
+
+def _says_lost(seen: Seen) -> bool:
+    """Whether phaul says that it is lost, in whatever a person looks at."""
+    known = seen.settlements[-1] if seen.settlements else seen.status
+    return known == _UNKNOWN and seen.entry == "unknown" and seen.fate.startswith("lost")
 
 
 def _short(lines: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ LATE: Final = "late"
 """Until the migration has been settled."""
 
 
-_WORDS: Final = ("victim", "who", "at", "channel", "flow", "byte", "time", "number")
+_WORDS: Final = ("victim", "way", "who", "at", "channel", "flow", "byte", "time", "number")
 _THEN: Final = " then "
 
 
@@ -52,14 +52,15 @@ class Kind(Enum):
 class FaultPoint:
     """One fault.  What is "" or -1 has no meaning for its kind.
 
-    `who` is a process (source, agent, dump, pages, restore, keeper), a host for a disk, or who
-    notices a cut (source, agent, both).  `channel` is control or memory, `flow` ask or answer,
-    `byte` counts what has passed there.  `time` is in seconds, or EVER, or LATE.  `number` is of
-    the kind's own.
+    `way` is post-copy, or else stop and copy.  `who` is a process (source, agent, dump, pages,
+    restore, keeper), a host for a disk, or who notices a cut (source, agent, both).  `channel` is
+    control or memory, `flow` ask or answer, `byte` counts what has passed there.  `time` is in
+    seconds, or EVER, or LATE.  `number` is of the kind's own.
     """
 
     kind: Kind
     victim: str = "piggie"
+    way: str = ""
     who: str = ""
     at: str = ""
     channel: str = ""

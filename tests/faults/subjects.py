@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from phaul.criu.lazydump import PIPE
 from tests.faults.network import LISTEN, Service, cable
 from tests.faults.plan import FaultPoint, Kind
 from tests.hosts.machine import Host, Hosts
@@ -21,6 +22,7 @@ _OWN: Final = Path("/srv/lines")
 """What only host1 has."""
 _TREE: Final = Path("/srv/tree")
 """Of each host's own: CRIU's restore replaces a socket's file, and so a rollback would lose it."""
+_PIPES: Final = Path("/proc/sys/fs/pipe-max-size")
 _LEAVER: Final = Path(__file__).with_name("leaver.sh")
 
 _WORDS: Final = {
@@ -87,6 +89,8 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
         allow = ["files"]
     report = FOLDER / f"report-{number}.json"
     FOLDER.mkdir(exist_ok=True)
+    if fault.way:
+        _PIPES.write_text(str(PIPE))
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(FIRST_PID + 40 * (number % 250)))
     pid = start([VICTIMS / words[0], *words[1:], "--report", report])
     subject = Subject(words[0], pid, report)
@@ -100,6 +104,7 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
         "compress": "auto" if name == "tree" else "none",
         "tcp": "keep" if name == "tcp" else "",
         "allow": allow,
+        "post_copy": fault.way == "post-copy",
         "criu": criu,
         "environment": environment if fault.who == "source" else {},
         "agent": {"criu": criu, "environment": environment if fault.who == "agent" else {}},

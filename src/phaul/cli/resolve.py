@@ -103,7 +103,7 @@ def command(migration: str, target: str | None, yes: bool, as_json: bool) -> int
     pid = resolution.destination_pid or entry.destination_pid
     if yes and found.verdict is not Verdict.UNKNOWN:
         _write_down(known, entry, found, pid, code)
-        if found.verdict is not Verdict.LOST:
+        if found.verdict is not Verdict.LOST or (record is not None and record.follows):
             tidy(known.directory(entry))
     if as_json:
         click.echo(_json(entry, found, resolution.peer, pid, code, done=yes))

@@ -73,6 +73,7 @@ class Agent:
         self._memory: socket.socket | None = None
         self._links: list[socket.socket] = []
         self._settled = Path()
+        self._lacks = False
         self._facts: Facts | None = None
         self._incoming: Incoming | None = None
         self._session: DestinationSession | None = None
@@ -119,6 +120,12 @@ class Agent:
                 return await self._settle(request)
             case m.Attach() if self._settler is not None:
                 await self._attach()
+            case m.Discard() if self._settler is not None and self._lacks:
+                from phaul.destination.remaining import abandon
+
+                await abandon(self._settled)
+                # What was let go is known to have been, and to be no more: nothing is owed.
+                await self._settler.ask(m.Commit())
             case m.Drain() if self._settler is not None:
                 from phaul.destination.remaining import drain
 
@@ -239,6 +246,8 @@ class Agent:
         )
         cage = Cage(self._require_incoming().path.name)
         memory = self._begin_memory(prepare)
+        if memory is not None:
+            memory.patience_s = prepare.lease_s
         session = DestinationSession(
             config,
             facts=self._facts,
@@ -316,7 +325,8 @@ class Agent:
             from phaul.destination.remaining import with_memory
 
             self._settled = Path(answer.path)
-            return await with_memory(answer, self._settled)
+            answer = await with_memory(answer, self._settled)
+            self._lacks = bool(answer.lacking or answer.lost)
         return answer
 
     async def _attach(self) -> None:

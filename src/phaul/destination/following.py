@@ -59,17 +59,18 @@ class Following:
             self._early.close()
         self._early = link
 
-    def begin(self, chain: Chain, folder: Path) -> RemotePages | None:
+    def begin(self, chain: Chain, folder: Path, patience: float) -> RemotePages | None:
         """Begin to bring what `chain` says is elsewhere; None if nothing is.
 
-        The pages go to a file without a name in `folder`, which is the chain's.  Raises OSError.
+        The pages go to a file without a name in `folder`, which is the chain's.  Without a link for
+        `patience` seconds they are lost.  Raises OSError.
         """
         places = Places(chain.elsewhere)
         if not places.total:
             return None
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         chain.files.append(descriptor)
-        self.pages = RemotePages(places, descriptor, len(chain.files) - 1)
+        self.pages = RemotePages(places, descriptor, len(chain.files) - 1, patience=patience)
         link, self._early = self._early, None
         if link is not None:
             self.pages.attach(link)
@@ -79,6 +80,11 @@ class Following:
         """The process is let go: bring what nobody waits for, too."""
         if self.pages is not None:
             self.pages.sweep()
+
+    def abandon(self) -> None:
+        """The source has said that it is lost."""
+        if self.pages is not None:
+            self.pages.give_up("the source has lost it")
 
     async def finish(self) -> None:
         """Nothing more is needed: say so, and wait for a moment until that was heard."""
@@ -139,7 +145,7 @@ async def _converse(sock: socket.socket, answer: Answer) -> None:
                 return
             try:
                 request = k.decode_request(packet)
-                if not isinstance(request, k.Attach | k.Look | k.Leave):
+                if not isinstance(request, k.Attach | k.Look | k.Leave | k.Abandon):
                     raise UsageError(f"{type(request).__name__} is for the agent alone")
                 said = await answer(request, descriptors)
             except Exception as error:  # all that goes wrong is told

@@ -139,8 +139,8 @@ class Keeper:
                 self._daemon_dir = await in_thread(self._chain.finish, self._images(folder))
                 elsewhere = sum(n for of in self._chain.elsewhere.values() for _, n in of)
                 return k.Counted(pages=self._chain.lazy_pages, elsewhere=elsewhere)
-            case k.Start(folder=folder, wide=wide):
-                await self._start(self._images(folder), wide)
+            case k.Start(folder=folder):
+                await self._start(self._images(folder), request)
             case k.Guard(pid=pid):
                 await self._guard(pid, tasks)
             case k.Look(wait_ms=wait_ms, release=release):
@@ -149,6 +149,10 @@ class Keeper:
                     self._set_released(True)
                     self._following.sweep()
                 return standing
+            case k.Abandon():
+                self._told = True
+                self._set_released(False)  # nobody has to be told any more
+                self._following.abandon()
             case k.GiveUp():
                 self._set_released(False)
             case k.Leave(told=told):
@@ -163,7 +167,7 @@ class Keeper:
     def _images(self, folder: str) -> Path:
         return self._incoming / "images" / folder
 
-    async def _start(self, work_dir: Path, wide: bool) -> None:
+    async def _start(self, work_dir: Path, request: k.Start) -> None:
         if self._daemon_dir is None or self._pages is not None:
             raise UsageError("Start comes once, after Finish")
         self._pages = await LazyPages.start(
@@ -171,8 +175,8 @@ class Keeper:
             self._chain,
             self._daemon_dir,
             work_dir,
-            wide=wide,
-            remote=self._following.begin(self._chain, work_dir),
+            wide=request.wide,
+            remote=self._following.begin(self._chain, work_dir, request.patience_s),
         )
 
     async def _guard(self, pid: int, tasks: TaskGroup) -> None:

@@ -101,6 +101,8 @@ class LazyMemory:
         """The keeper's process, once it has said that it is there."""
         self._unfit: PhaulError | None = None
         self._follows = False
+        self.patience_s = 600
+        """So long memory that follows is waited for without a link."""
         self.lazy = False
         """Whether the restore is a lazy one: `guard` has succeeded."""
         tasks.start_soon(self._greet)
@@ -220,7 +222,7 @@ class LazyMemory:
             return False
         if mode == "auto" and not worth(counted.pages, self._rate, _available()):
             return False
-        await self._ask(k.Start(folder=images.name, wide=self._wide))
+        await self._ask(k.Start(folder=images.name, wide=self._wide, patience_s=self.patience_s))
         return True
 
     async def guard(self, pid: int) -> None:

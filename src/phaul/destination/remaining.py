@@ -4,12 +4,14 @@ Used on the destination, in the agent of a later connection, when the process ru
 talks to the keeper itself: the agent that had the migration may be dead.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import anyio
 import msgspec
 
-from phaul.destination.following import ask_keeper
+from phaul.destination.following import SOCKET, ask_keeper
 from phaul.destination.incoming import keeps, lost
 from phaul.destination.memory import as_draining
 from phaul.errors import PageStoreError
@@ -17,9 +19,11 @@ from phaul.protocol import keeping as k
 from phaul.protocol import messages as m
 from phaul.protocol.settlement import Copy
 
-__all__ = ["bring_link", "drain", "with_memory"]
+__all__ = ["abandon", "bring_link", "drain", "with_memory"]
 
 _WAIT_MS: Final = 1000
+_ENDS_S: Final = 15.0
+_LOOK_S: Final = 0.02
 
 
 async def with_memory(standing: m.Standing, path: Path) -> m.Standing:
@@ -48,6 +52,17 @@ async def bring_link(path: Path, descriptor: int, host: str) -> None:
     """
     await ask_keeper(path, k.Attach(), descriptor, host=host)
     await ask_keeper(path, k.Leave(told=True), host=host)
+
+
+async def abandon(path: Path) -> None:
+    """The memory is lost: have the copy ended that waits for it, and wait until it is."""
+    with suppress(PageStoreError):  # it may have ended by itself
+        await ask_keeper(path, k.Abandon())
+    with anyio.move_on_after(_ENDS_S):
+        while await _look(path, _WAIT_MS) is not None:
+            await anyio.sleep(_LOOK_S)
+            if not (path / SOCKET).exists():
+                break
 
 
 async def _look(path: Path, wait_ms: int) -> k.Standing | None:

@@ -28,7 +28,7 @@ Any answer but Here may be Failed instead.  A folder is a name below the images'
 the keeper was started with, and never a path.
 
 In a post-copy the keeper listens in the migration's directory as well, from Guard on: there the
-agent of a later connection may Attach, Look, and Leave.
+agent of a later connection may Attach, Look, Leave, and Abandon.
 """
 
 from enum import Enum
@@ -43,6 +43,7 @@ from phaul.protocol.types import Message, Pages, Pid
 
 __all__ = [
     "MAX_PACKET",
+    "Abandon",
     "Add",
     "Attach",
     "Counted",
@@ -107,11 +108,13 @@ class Finish(Message, frozen=True, kw_only=True, tag="finish"):
 class Start(Message, frozen=True, kw_only=True, tag="start"):
     """Start CRIU's daemon, for a restore with this folder as its work directory.
 
-    `wide` is `Version.wide_page_server` of the CRIU that the keeper was started with.
+    `wide` is `Version.wide_page_server` of the CRIU that the keeper was started with.  Memory that
+    follows is waited for without a link for `patience_s`.
     """
 
     folder: Folder
     wide: bool
+    patience_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
 
 
 class Guard(Message, frozen=True, kw_only=True, tag="guard"):
@@ -128,6 +131,10 @@ class Look(Message, frozen=True, kw_only=True, tag="look"):
 
     wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 0
     release: bool = False
+
+
+class Abandon(Message, frozen=True, kw_only=True, tag="abandon"):
+    """The source, which has lost the memory, knows it: end the copy, and leave nothing."""
 
 
 class GiveUp(Message, frozen=True, kw_only=True, tag="give-up"):
@@ -167,7 +174,7 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     failure: Failed | None = None
 
 
-KeeperRequest = Add | Attach | Finish | Start | Guard | Look | Leave | GiveUp
+KeeperRequest = Abandon | Add | Attach | Finish | Start | Guard | Look | Leave | GiveUp
 """What the agent may ask."""
 
 KeeperAnswer = Here | Done | Counted | Standing | Failed

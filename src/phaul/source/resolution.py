@@ -293,14 +293,16 @@ def _without_memory(
 ) -> Settlement:
     """The same, unless it ran there and its memory did not come, or cannot come any more."""
     if lost := lost or (standing.lost if standing is not None else ""):
-        return Settlement(Verdict.LOST, found.steps, f"it was ended there: {lost}")
+        kept = standing is not None and bool(standing.lost)
+        steps = (*found.steps, Step.DISCARD) if kept else found.steps
+        return Settlement(Verdict.LOST, steps, f"it was ended there: {lost}")
     if source.follows and standing is not None and standing.lacking:
         lacking = plural(standing.lacking, "page")
         why = (
             f"it was let go there, but {lacking} of its memory were still here, and are gone with "
-            "what had them: it is going to be ended there, and may stand still until then"
+            "what had them: it cannot go on"
         )
-        return Settlement(Verdict.LOST, found.steps, why)
+        return Settlement(Verdict.LOST, (*found.steps, Step.DISCARD), why)
     return found
 
 
