@@ -104,14 +104,18 @@ def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path, fail
     from phaul.destination.incoming import Keeping
     from phaul.incarnation import Incarnation
 
-    with Keeping.begin(incoming) as keeping:
-        for pid, start in tree:
-            one = Incarnation.of(pid)
-            if one is not None and str(one.start) == start:
-                anyio.run(end_tree, one)
-        while held:
-            for name, descriptor in tuple(held.items()):
-                if not is_used(descriptor):
-                    os.close(held.pop(name))
-            time.sleep(_HOLD_S)
-        keeping.leave(told=False, failed=failed)
+    keeping: Keeping | None = None
+    with suppress(OSError):  # the directory may have been removed: the tree has to end all the same
+        keeping = Keeping.begin(incoming)
+    for pid, start in tree:
+        one = Incarnation.of(pid)
+        if one is not None and str(one.start) == start:
+            anyio.run(end_tree, one)
+    while held:
+        for name, descriptor in tuple(held.items()):
+            if not is_used(descriptor):
+                os.close(held.pop(name))
+        time.sleep(_HOLD_S)
+    if keeping is not None:
+        with keeping:
+            keeping.leave(told=False, failed=failed)
