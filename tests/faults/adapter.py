@@ -69,6 +69,7 @@ def be_source(leash: Leash, order: dict[str, Any], _fds: list[socket.socket]) ->
         on_timeout=Wishes().on_timeout,
         restore=Restoring.LAZY,
         post_copy=order["post_copy"],
+        bandwidth=3e6 if order["post_copy"] else None,  # so that it takes a while
     )
 
     def on_event(event: Event) -> None:

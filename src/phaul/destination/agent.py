@@ -114,6 +114,7 @@ class Agent:
                     self._require_custody().written(session.last_images_dir)
             case m.Follow():
                 await self._require_session().follow()
+                self._require_custody().caged()
             case m.Restore():
                 return await self._require_custody().restore()
             case m.Ask():

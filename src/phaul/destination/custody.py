@@ -103,10 +103,13 @@ class Custody:
 
     def written(self, folder: Path) -> None:
         """The round in `folder` is complete."""
-        if self._cage is not None and self._cage.groups != self.record.cage:
-            # If this process dies now, the cage is found by its journal alone.
-            self._note(cage=self._cage.groups)
+        self.caged()
         self._durability.written(folder)
+
+    def caged(self) -> None:
+        """There may be a cage now: if this process dies, it is found by its journal alone."""
+        if self._cage is not None and self._cage.groups != self.record.cage:
+            self._note(cage=self._cage.groups)
 
     def begun(self) -> None:
         """The next round is under way: beside it those before get to the disk."""
@@ -297,12 +300,8 @@ class Custody:
             await copy.gather()
             self._copy = copy
             self._owner.ready()
-            self._note(
-                state=DestinationState.READY,
-                pid=copy.pid,
-                root=Incarnation.of(copy.pid),
-                cage=cage.groups,
-            )
+            root = Incarnation.of(copy.pid)
+            self._note(state=DestinationState.READY, pid=copy.pid, root=root, cage=cage.groups)
             return m.Ready(pid=copy.pid, durable=self.record.durable)
 
     # -- the end

@@ -160,6 +160,7 @@ class Keeping:
             elif (self.path / _KEEP).exists():
                 pass
             elif record is None or (runs and told):
+                _leave_cage(record)
                 shutil.rmtree(self.path, ignore_errors=True)
             elif runs:
                 shutil.rmtree(self.path / "images", ignore_errors=True)
@@ -297,6 +298,15 @@ def _remove_stale(base: Path) -> None:
                     (path / SOCKET).unlink(missing_ok=True)
             finally:
                 os.close(lock)
+
+
+def _leave_cage(record: DestinationRecord | None) -> None:
+    """Let a process that runs out of the cage that its agent died in."""
+    from phaul.destination.cage import leave_caged
+
+    if record is not None:
+        with contextlib.suppress(CgroupError):
+            leave_caged(record.cage)
 
 
 def _end_caged(path: Path) -> None:

@@ -206,17 +206,17 @@ class DestinationSession:
             self._iteration = None
 
     async def follow(self) -> None:
-        """Make ready for a final dump that leaves memory out: it follows over the channel.
-
-        Raises PageStoreError if this host cannot bring it in when the process runs.
-        """
+        """Make ready for a dump that leaves memory out, which follows; raises PageStoreError."""
         if self._iteration is not None or self._copy is not None:
             raise UsageError("a round or a restore is under way", host=self._host)
         if self.memory is None:
             raise PageStoreError("memory cannot be restored on demand here", host=self._host)
         self._channel.check()
-        self._work.next()
+        self._work.next().link()
         self.follows = True
+        self._workers.prepare()  # the one that restores
+        if self._cage is not None and (waiting := self._workers.waiting):
+            await in_thread(self._cage.prepare, waiting.process.pid)
         await self.memory.follow(self._channel.criu_fd)
 
     async def new_chain(self, memory_fd: int) -> None:

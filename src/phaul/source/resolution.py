@@ -50,6 +50,7 @@ _logger = logging.getLogger("phaul")
 
 _HELLO_S: Final = 120.0
 _ASK_S: Final = 60.0
+_ENDED: Final = "it was ended there: "
 _LET_GO_S: Final = 15.0
 """CRIU undoes a dump of 200 tasks in some 0.1 s natively."""
 _HELD: Final = (SourceState.LOCKED, SourceState.DECIDED)
@@ -213,6 +214,10 @@ class Resolution:
                 record = msgspec.structs.replace(record, state=SourceState.THERE, settled=settled)
             case Verdict.UNKNOWN:
                 return
+            case Verdict.LOST:
+                await self._remove_lock(record)
+                why = found.settlement.why[:4000] if record.follows else ""
+                record = msgspec.structs.replace(record, lost=record.lost or why, settled=True)
             case _:
                 record = msgspec.structs.replace(record, settled=True)
         self._journal.write(record, sync=True)
@@ -293,9 +298,10 @@ def _without_memory(
 ) -> Settlement:
     """The same, unless it ran there and its memory did not come, or cannot come any more."""
     if lost := lost or (standing.lost if standing is not None else ""):
+        lost = lost.removeprefix(_ENDED)
         kept = standing is not None and bool(standing.lost)
         steps = (*found.steps, Step.DISCARD) if kept else found.steps
-        return Settlement(Verdict.LOST, steps, f"it was ended there: {lost}")
+        return Settlement(Verdict.LOST, steps, f"{_ENDED}{lost}")
     if source.follows and standing is not None and standing.lacking:
         lacking = plural(standing.lacking, "page")
         why = (

@@ -29,6 +29,14 @@ class ImagesDir:
     path: Path
     parent: str | None
 
+    def link(self) -> None:
+        """Link it to the one before, as a dump or a page server does; raises WorkDirError."""
+        if self.parent is not None:
+            try:
+                (self.path / "parent").symlink_to(self.parent)
+            except OSError as err:
+                raise WorkDirError(f"{self.path} cannot be linked: {err.strerror}") from err
+
 
 class WorkDir:
     """An opened work directory, locked against a second migration in it.
