@@ -169,3 +169,16 @@ def test_it_is_refused_where_criu_could_not_hold_it(
     assert outcome.status == 3, outcome
     outcome.says("post-copy", "pipes of 4 MiB", "fs.pipe-max-size")
     subject.only_on(hosts.source, hosts.destination)
+
+
+def test_in_a_namespace(hosts: Hosts, victim: StartSubject, phaul: Command) -> None:
+    subject = victim("dirtier", "--size-mb", "64")
+    subject.whole(hosts.source)
+    hosts.source.remember()
+    outcome = phaul.migrate(subject, "--post-copy", "--json", target="local:")
+    assert outcome.status == 0, outcome
+    assert outcome.json["report"]["followed"]["pages"] > 16_000
+    inside = hosts.destination  # by its PID, a namespace in the sandbox is as host2 is
+    subject.whole(inside)
+    subject.on(inside).kill(signal.SIGKILL)
+    assert hosts.source.leftovers() == []

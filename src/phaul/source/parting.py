@@ -44,6 +44,8 @@ class _Order(Protocol):
     def directory(self) -> Path: ...
     @property
     def patience_s(self) -> float: ...
+    @property
+    def lease_s(self) -> int: ...
 
 
 class Parting:
@@ -90,7 +92,10 @@ class Parting:
             peer=self.peer,
             supplied=supplied,
         )
-        until = time.monotonic() + self._order.patience_s
+        patience = self._order.patience_s
+        if supplied and self._follows():  # who gives up now loses the process
+            patience = max(patience, float(self._order.lease_s))
+        until = time.monotonic() + patience
         while True:
             failed: PhaulError
             try:
@@ -103,6 +108,12 @@ class Parting:
             if time.monotonic() > until:
                 raise failed
             await anyio.sleep(_AGAIN_S)
+
+    def _follows(self) -> bool:
+        with suppress(StateError):
+            record = self._ledger.journal.read()
+            return record is not None and record.follows
+        return False
 
     async def after_commit(self, counterpart: Counterpart) -> tuple[str, ...]:
         """Say goodbye after the commit; what fails is only a warning."""

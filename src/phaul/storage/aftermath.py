@@ -19,22 +19,30 @@ SOCKET: Final = "socket"
 SLOWED: Final = "slowed.json"
 """What of the process is slowed down, and has to be given back (`source.slowing`)."""
 
+_FOLLOWED: Final = (
+    "it ran over there, and its memory followed from the phaul here that has died: lost, unless "
+    "all of it had come; `phaul resolve` says which"
+)
 
-def after_death(directory: Path) -> tuple[State, int]:
-    """Where a process is whose phaul has died, and the exit status that says so: by the journal."""
+
+def after_death(directory: Path) -> tuple[State, int, str]:
+    """Where a process is whose phaul has died, and the exit status that says so: by the journal.
+
+    And in words, where there is more to be said than the entry does.
+    """
     try:
         record = Journal(directory, SourceRecord).read()
     except StateError:
-        return State.UNKNOWN, OutcomeUnknown.exit_code
+        return State.UNKNOWN, OutcomeUnknown.exit_code, ""
     match record.state if record is not None else SourceState.RUNNING:
         case SourceState.RUNNING | SourceState.FREEZING | SourceState.BACK:
-            return State.FAILED, CutoverFailed.exit_code
+            return State.FAILED, CutoverFailed.exit_code, ""
         case SourceState.THERE if record is not None and record.follows and not record.settled:
-            return State.UNKNOWN, OutcomeUnknown.exit_code  # its memory was still to follow
+            return State.UNKNOWN, OutcomeUnknown.exit_code, _FOLLOWED
         case SourceState.THERE:
-            return State.DONE, 0
+            return State.DONE, 0, ""
         case _:
-            return State.UNKNOWN, OutcomeUnknown.exit_code
+            return State.UNKNOWN, OutcomeUnknown.exit_code, ""
 
 
 def is_open(directory: Path) -> bool:

@@ -388,10 +388,11 @@ def _as_it_is(directory: Path) -> Entry:
     entry = load(directory)  # it may have ended well between the first look and the second
     if entry.over:
         return entry
-    state, code = after_death(directory)
+    state, code, fate = after_death(directory)
     return msgspec.structs.replace(
         entry,
         state=state,
+        fate=fate or entry.fate,
         died_in=entry.state,
         exit_code=code,
         error=f"its phaul, PID {entry.phaul.pid}, died in the state {entry.state.value!r}",

@@ -1,7 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaul.plan import Way, Wishes
+from phaul.errors import UsageError
+from phaul.plan import OnTimeout, Restoring, Way, Wishes
 from phaul.plan.predict import make_plan
 from phaul.policy.prediction import Costs
 
@@ -27,6 +29,28 @@ def test_any_plan_has_figures_and_reasons(costs: Costs, tracked: bool) -> None:
 @given(COSTS)
 def test_it_never_plans_more_rounds_than_are_allowed(costs: Costs) -> None:
     assert make_plan(costs, Wishes(max_rounds=3), tracked=True).rounds <= 3
+
+
+@given(COSTS, st.booleans())
+def test_what_follows_needs_no_rounds_and_both_hosts(costs: Costs, tracked: bool) -> None:
+    plan = make_plan(costs, Wishes(post_copy=True), tracked=tracked, leaves_all=True)
+    assert plan.way is Way.POST_COPY
+    assert plan.rounds == 0
+    assert 0 < plan.downtime_s <= plan.seconds
+    assert any("both hosts are needed" in line for line in plan.because)
+
+
+def test_what_may_come_to_it_says_so() -> None:
+    costs = Costs(1 << 30, 0, 1e9)
+    plan = make_plan(costs, Wishes(on_timeout=OnTimeout.POSTCOPY), tracked=True)
+    assert plan.way is Way.PRE_COPY
+    assert any("both hosts are needed" in line for line in plan.because)
+
+
+def test_what_follows_is_not_restored_in_full() -> None:
+    for more in ({"post_copy": True}, {"on_timeout": OnTimeout.POSTCOPY}):
+        with pytest.raises(UsageError, match="cannot be restored in full"):
+            Wishes(restore=Restoring.FULL, **more)
 
 
 def test_stop_and_copy_says_why() -> None:
