@@ -16,8 +16,10 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync as in_thread
 
+from phaul.criu.messages import warm_up
 from phaul.criu.page_server import PageServer
 from phaul.criu.workers import Workers
+from phaul.destination.chain import MESSAGES
 from phaul.destination.intake import Intake, Level, spare_file
 from phaul.errors import ImageError, PageStoreError, PhaulError
 from phaul.pages.receiving import Commands, PagesFile, receive
@@ -177,6 +179,7 @@ class PageServers:
             self._room = Room.begin(folder, expected)
             if self._room is not None:
                 tasks.start_soon(self._room.make)
+            tasks.start_soon(in_thread, warm_up, MESSAGES)
 
     async def start(
         self, workers: Workers, images: ImagesDir, memory_fd: int, log_level: int
