@@ -182,6 +182,7 @@ def test_a_keeper_that_dies_before_the_release(moved: Moved) -> None:
 
 def test_a_daemon_that_dies_before_the_release(moved: Moved) -> None:
     os.kill(moved.daemon, signal.SIGKILL)
+    until(lambda: Incarnation.of(moved.daemon) is None, "the daemon goes on")
     assert "lazy-pages daemon was killed by SIGKILL" in moved.tell("go")
     assert moved.agent.wait(LIMIT) == 0
     moved.keeper_ends()

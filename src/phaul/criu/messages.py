@@ -7,7 +7,7 @@ is loaded before a message is needed, since an agent's start waits for what it i
 """
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from phaul.errors import ImageError
 if typing.TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
 
-__all__ = ["message_class", "parse"]
+__all__ = ["message_class", "parse", "warm_up"]
 
 _FIELD_1: Final = 1 << 3 | 2
 
@@ -66,6 +66,12 @@ def message_class(name: str) -> type[Any]:
 
     descriptor = _pool().FindMessageTypeByName(f"phaul.criu.{name}")
     return message_factory.GetMessageClass(descriptor)
+
+
+def warm_up(names: Iterable[str]) -> None:
+    """Make the classes now: the first one takes 20 ms, as all that protobuf needs comes with it."""
+    for name in names:
+        message_class(name)
 
 
 @cache

@@ -113,6 +113,10 @@ class PageServer:
             host=self.worker.host,
         )
 
+    async def close(self) -> None:
+        """End its worker, when `wait` has returned."""
+        await self.worker.close()
+
     def kill(self) -> None:
         """Kill the server and its worker; who waits for it sees it end."""
         self.worker.kill()

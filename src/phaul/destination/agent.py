@@ -257,6 +257,7 @@ class Agent:
             open_channel=partial(MemoryChannel, framed=prepare.framed),
             cage=cage,
             memory=memory,
+            expected=prepare.memory_bytes,
         )
         self._session = await session.__aenter__()  # left by `close`
         self._begin(prepare, self._session, cage)

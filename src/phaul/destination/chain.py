@@ -24,9 +24,11 @@ from phaul.criu.images.memory import lazy_spans
 from phaul.errors import ImageError
 from phaul.pages.store import Index, Level, Where
 
-__all__ = ["DAEMON_DIR", "Chain"]
+__all__ = ["DAEMON_DIR", "MESSAGES", "Chain"]
 
 DAEMON_DIR: Final = "lazy"
+MESSAGES: Final = ("PagemapHead", "PagemapEntry", "Memory")
+"""What of CRIU's messages is used here (criu.messages.warm_up)."""
 _NAME: Final = re.compile(r"pagemap-([1-9][0-9]{0,8})\.img")
 _SHARED: Final = ("inventory.img", "pstree.img")
 _PAGES_ID: Final = 1

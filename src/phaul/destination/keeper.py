@@ -27,7 +27,8 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync as in_thread
 
-from phaul.destination.chain import Chain
+from phaul.criu.messages import warm_up
+from phaul.destination.chain import MESSAGES, Chain
 from phaul.destination.ending import end_tree
 from phaul.destination.following import Following
 from phaul.destination.incoming import Keeping
@@ -281,6 +282,7 @@ def run_keeper(
 ) -> int:
     """Be the keeper of the migration in `incoming`; returns the exit status."""
     control.setblocking(False)
+    warm_up(MESSAGES)  # nothing of that in the downtime
     with control:
         keeper = Keeper(control, incoming, program, warden)
         anyio.run(keeper.run)

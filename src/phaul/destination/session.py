@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -26,12 +25,12 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul.config import Config
 from phaul.criu.engine import Engine, Facts
-from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.memory import LazyMemory, as_draining
+from phaul.destination.reception import Iteration, PageServers
 from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.protocol import messages as m
@@ -44,15 +43,6 @@ HOST: Final = "destination"
 _logger = logging.getLogger("phaul")
 
 
-@dataclass(eq=False)
-class _Iteration:
-    """A page server at work, and how it ended."""
-
-    server: PageServer
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    error: PhaulError | None = None
-
-
 class DestinationSession:
     """One migration on the destination: an async context manager.
 
@@ -61,7 +51,8 @@ class DestinationSession:
     `host` is this host's name in messages.  `tasks` watches the page servers; by default the
     session has a group of its own, and then must be entered and left as task groups must.
     `open_channel` makes the memory channel of a descriptor and this host's name.  The restoring
-    CRIU is put in `cage`.  With `memory` it restores lazily, where that is shorter.
+    CRIU is put in `cage`.  With `memory` it restores lazily, where that is shorter.  `expected` is
+    how much memory is going to come, in bytes, 0 where that is unknown.
     """
 
     def __init__(
@@ -74,8 +65,10 @@ class DestinationSession:
         open_channel: OpenChannel = MemoryChannel,
         cage: Cage | None = None,
         memory: LazyMemory | None = None,
+        expected: int = 0,
     ) -> None:
         self._cage = cage
+        self._expected = expected
         self.memory = memory
         """Once the restore is held: what brings its memory, None if it was restored in full."""
         self._lazily = False
@@ -88,7 +81,7 @@ class DestinationSession:
         self._host = host
         self._given = facts
         self._engine = Engine(config.criu_command, host)
-        self._iteration: _Iteration | None = None
+        self._iteration: Iteration | None = None
         self._copy: HeldCopy | None = None
         self._failed = self._doubtful = False
         self._closed = False
@@ -111,6 +104,13 @@ class DestinationSession:
             self._stack.callback(self._tasks.cancel_scope.cancel)
         else:
             self._tasks = self._lent
+        self._servers = PageServers(
+            self._expected,
+            self._work.path,
+            self._tasks,
+            wide=self.facts.version.wide_page_server,
+            host=self._host,
+        )
         return self
 
     async def __aexit__(
@@ -146,20 +146,16 @@ class DestinationSession:
         self._channel.check()
         images = self._work.next()
         try:
-            server = await PageServer.start(
-                self._workers.take(),
-                images.path,
-                images.parent,
-                self._channel.criu_fd,
-                self._config.log_level,
+            server = await self._servers.start(
+                self._workers, images, self._channel.criu_fd, self._config.log_level
             )
         except BaseException:
             await self._fail()
             raise
-        self._iteration = _Iteration(server)
+        self._iteration = Iteration(server)
         self._tasks.start_soon(self._watch, self._iteration)
 
-    async def _watch(self, iteration: _Iteration) -> None:
+    async def _watch(self, iteration: Iteration) -> None:
         # While the source sends, nobody else would notice that the page server has died: this
         # process has the socket open too, so the source would wait for a reader for ever.
         try:
@@ -169,6 +165,7 @@ class DestinationSession:
             if self._cage is not None and (waiting := self._workers.waiting):
                 self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.server.wait()
+            self._servers.received(iteration.server)
             if self.memory is not None:
                 self.memory.written(iteration.server.images_dir)
         except PhaulError as error:
@@ -176,7 +173,7 @@ class DestinationSession:
             self._channel.break_off()
         finally:
             iteration.ended.set()
-        await iteration.server.worker.close()  # nobody has to wait for this
+        await iteration.server.close()  # nobody has to wait for this
 
     async def stop_iteration(self) -> None:
         """Wait until the round is written; raises CriuError if the page server failed."""
@@ -228,6 +225,7 @@ class DestinationSession:
         self._channel.close()
         self._channel = channel
         self._workers = Workers(self._engine, (channel.criu_fd,))
+        self._servers.forget()
         self._work.drop_chain()
 
     def add_images(self, files: Iterable[Path]) -> None:
@@ -375,6 +373,7 @@ class DestinationSession:
                     await in_thread(self._cage.kill)
                 if self.memory is not None:
                     await self.memory.close()
+                self._servers.close()
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs

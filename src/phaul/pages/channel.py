@@ -15,6 +15,7 @@ from typing import Final
 
 from phaul.errors import DescriptorError, MemoryChannelError, UsageError
 from phaul.pages.bandwidth import Bandwidth
+from phaul.pages.buffers import make_room
 from phaul.pages.frames import Compression
 from phaul.pages.relay import Relay
 
@@ -54,10 +55,14 @@ class MemoryChannel:
         self._pair: socket.socket | None = None
         self.broken = False
         self._sock.setblocking(True)
+        if self._sock.family == socket.AF_UNIX:
+            make_room(self._sock)
         if self._sock.family == socket.AF_UNIX and not count:
             self.criu_fd = self._sock.fileno()
         else:
             self._pair, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            for end in (self._pair, near):
+                make_room(end)
             self._relay = Relay(
                 near,
                 self._sock.dup(),

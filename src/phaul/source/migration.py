@@ -112,6 +112,7 @@ class Migration:
         self._order = order
         self._telling = Telling(emit)
         self._host = host_name()
+        self._network = True
         self._canceller = Canceller()
         self._judge: DowntimeJudge | None = None
         self._max_downtime_s = order.wishes.max_downtime_s
@@ -212,6 +213,7 @@ class Migration:
                     self.plan = preflight.plan()
                     self._telling.emit(Planned(plan=self.plan))
                     preflight.require_passed()
+                self._network = end.network
                 if self._order.dry_run:
                     await counterpart.take_leave(_LEAVE_S)
                     return None
@@ -226,7 +228,7 @@ class Migration:
                             pids=preflight.pids,
                             memory_bytes=preflight.memory_bytes,
                             options=preflight.restore_options(),
-                            framed=self._order.wishes.compress is not Compress.NONE,
+                            framed=self._compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
                             restore=preflight.restoring.value,
                         ),
@@ -333,13 +335,22 @@ class Migration:
         order = self._order
         return Slowing(subject.pid, order.id, order.directory, self._telling.emit)
 
+    @property
+    def _compress(self) -> Compress:
+        """As the user said; AUTO is not worth its frames where there is no network."""
+        wanted = self._order.wishes.compress
+        if wanted is Compress.AUTO and not self._network:
+            return Compress.NONE
+        return wanted
+
     def _open_channel(self, memory_fd: int, host: str) -> MemoryChannel:
         wishes = self._order.wishes
         channel = self._telling.channel = MemoryChannel(
             memory_fd,
             host,
             bandwidth=wishes.bandwidth,
-            compression=Compression(wishes.compress.value),
+            compression=Compression(self._compress.value),
+            count=not self._network,
         )
         return channel
 

@@ -21,6 +21,10 @@ class SourceEnd(Protocol):
         """The control channel."""
 
     @property
+    def network(self) -> bool:
+        """Whether the memory crosses a network, on which to send less of it may be faster."""
+
+    @property
     def memory_sent(self) -> int | None:
         """About how many bytes of memory have left so far, for the progress; None if unknown."""
 

@@ -15,7 +15,9 @@ __all__ = ["Closing", "DoorAgent"]
 
 
 class Closing:
-    """An async context manager whose exit is `aclose`."""
+    """An async context manager whose exit is `aclose`; see SourceEnd for `network`."""
+
+    network: bool = True
 
     async def aclose(self) -> None:
         """Close what is this end's."""

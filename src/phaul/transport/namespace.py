@@ -31,6 +31,7 @@ class NamespaceSource(Closing):
     """A SourceEnd whose agent is started by entering it; `agent` is the command for it."""
 
     control: Control[Answer]
+    network = False
 
     def __init__(self, agent: Sequence[str] = (), *, silence: float = SILENCE_S) -> None:
         self._agent = tuple(agent) or (sys.executable, "-m", "phaul", "agent")

@@ -20,6 +20,7 @@ class End:
     """A source's end that opens, fails, or hangs."""
 
     control: Control[Answer]
+    network = True
     memory_sent = None
 
     def __init__(self, how: str) -> None:

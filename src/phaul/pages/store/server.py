@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from phaul.errors import PageStoreError
+from phaul.pages.buffers import make_room
 from phaul.pages.store.index import PAGE, Index, Missing, Piece
 from phaul.pages.store.served import Stretches
 from phaul.pages.store.wire import CLOSED, Close, Get, Wire
@@ -33,11 +34,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     """A pair for the store and the daemon, with room enough; nobody else can reach it."""
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in pair:
-        for option in (socket.SO_SNDBUF, 32):  # SO_SNDBUFFORCE: beyond the limit, for root
-            try:
-                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-            except PermissionError:
-                continue
+        make_room(end, _BUFFER)
     return pair
 
 

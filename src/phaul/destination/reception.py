@@ -1,0 +1,229 @@
+"""What receives a round's memory: CRIU's page server, or phaul's own where there is much.
+
+Runs on the destination, from the first round to the end of the final dump.  phaul's own is a thread
+of the agent.  CRIU's is slower than CRIU sends, and in the final dump the process stands still for
+all of that.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.to_thread import run_sync as in_thread
+
+from phaul.criu.messages import warm_up
+from phaul.criu.page_server import PageServer
+from phaul.criu.workers import Workers
+from phaul.destination.chain import MESSAGES
+from phaul.destination.intake import Intake, Level, spare_file
+from phaul.errors import ImageError, PageStoreError, PhaulError
+from phaul.pages.receiving import Commands, PagesFile, receive
+from phaul.storage.workdir import ImagesDir
+
+__all__ = ["Iteration", "PageServers", "Reception", "Room"]
+
+_WORTH: Final = 32 << 20
+"""A process with less gains nothing."""
+_STEP: Final = 64 << 20
+_SHARE: Final = 0.5
+"""So much of what is free may be taken ahead."""
+_WAIT_S: Final = 1.0
+
+
+class Room:
+    """A file with room for the next round's pages, made beside what goes on; `close` it."""
+
+    def __init__(self, file: PagesFile, size: int) -> None:
+        self._file: PagesFile | None = file
+        self._size = size
+        self._stop = False
+        self._done = anyio.Event()
+
+    @classmethod
+    def begin(cls, folder: Path, size: int) -> Self | None:
+        """One for `size` bytes in the file system of `folder`; None where it cannot have one.
+
+        `make` it then.
+        """
+        with suppress(OSError):
+            file = spare_file(folder)
+            free = os.statvfs(folder)
+            return cls(file, min(size, int(free.f_bavail * free.f_frsize * _SHARE)))
+        return None
+
+    async def make(self) -> None:
+        """Give the file its room, step by step, until it is taken."""
+        try:
+            while self._file is not None and self._file.capacity < self._size and not self._stop:
+                step = min(_STEP, self._size - self._file.capacity)
+                await in_thread(self._file.grow, step)
+        except OSError:
+            pass  # a disk that is full is told when it is written to
+        finally:
+            self._done.set()
+            if self._stop:
+                self.close()
+
+    async def take(self) -> PagesFile | None:
+        """The file, with all its room if that is not long in coming; the caller's from now on."""
+        with anyio.move_on_after(_WAIT_S):
+            await self._done.wait()
+        self._stop = True
+        await self._done.wait()  # for one step at most
+        file, self._file = self._file, None
+        return file
+
+    def close(self) -> None:
+        """Give it up.  May be called again."""
+        self._stop = True
+        if self._done.is_set() and self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Reception:
+    """A round that is being received into `images_dir`; `close` it."""
+
+    def __init__(self, intake: Intake, sock: socket.socket, commands: Commands, host: str) -> None:
+        self.intake = intake
+        self.images_dir = intake.images
+        self._sock = sock
+        self._commands = commands
+        self._host = host
+
+    @classmethod
+    def start(
+        cls,
+        images: ImagesDir,
+        memory_fd: int,
+        before: Level | None,
+        spare: PagesFile | None,
+        *,
+        wide: bool,
+        host: str,
+    ) -> Self:
+        """Make ready for what comes from the socket `memory_fd`, which stays the caller's."""
+        if images.parent is not None:
+            (images.path / "parent").symlink_to(images.parent)
+        sock = socket.socket(fileno=os.dup(memory_fd))
+        return cls(Intake(images.path, before, spare), sock, Commands(wide=wide), host)
+
+    async def wait(self) -> None:
+        """Receive until all is written.  Raises PageStoreError, ImageError."""
+        with anyio.CancelScope(shield=True):  # `kill` ends it
+            await in_thread(self._receive)
+
+    def _receive(self) -> None:
+        try:
+            receive(self._sock, self._commands, self.intake)
+            self.intake.finish()
+        except PageStoreError as error:
+            error.host = error.host or self._host
+            raise
+        except OSError as error:
+            raise ImageError(
+                f"the memory cannot be written to {self.images_dir}: {error.strerror}",
+                host=self._host,
+                remedy="make room on its file system",
+            ) from error
+
+    def late(self, seconds: float) -> PageStoreError:
+        """The error for a round whose end has not come `seconds` after the source sent it."""
+        return PageStoreError(
+            f"the round's memory had not come {seconds:g} s after it was sent", host=self._host
+        )
+
+    def kill(self) -> None:
+        """End it; who waits for it sees that."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    async def close(self) -> None:
+        """Close the socket, when `wait` has returned; the files are closed by PageServers."""
+        self._sock.close()
+
+
+@dataclass(eq=False)
+class Iteration:
+    """A page server at work, and how it ended."""
+
+    server: PageServer | Reception
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    error: PhaulError | None = None
+
+
+class PageServers:
+    """Gives each round of a session its page server, which is phaul's own with `expected` much.
+
+    `expected` is the memory to come, in bytes, 0 where that is unknown; `folder` is where the
+    images go, `tasks` what goes on beside.  Room is made for the first round alone, which is all
+    there is where nothing tracks dirty memory: later ones have less, and what is waited for between
+    two rounds grows the next.
+    """
+
+    def __init__(
+        self, expected: int, folder: Path, tasks: TaskGroup, *, wide: bool, host: str
+    ) -> None:
+        self._own = expected >= _WORTH
+        self._wide = wide
+        self._host = host
+        self._level: Level | None = None
+        self._intake: Intake | None = None
+        self._room: Room | None = None
+        if self._own:
+            self._room = Room.begin(folder, expected)
+            if self._room is not None:
+                tasks.start_soon(self._room.make)
+            tasks.start_soon(in_thread, warm_up, MESSAGES)
+
+    async def start(
+        self, workers: Workers, images: ImagesDir, memory_fd: int, log_level: int
+    ) -> PageServer | Reception:
+        """Start one that reads from the socket `memory_fd`, which `workers` have; raises CriuError.
+
+        What is returned has to be waited for, or killed and waited for; then `received` it.
+        """
+        if not self._own:
+            return await PageServer.start(
+                workers.take(), images.path, images.parent, memory_fd, log_level
+            )
+        room, self._room = self._room, None
+        spare = await room.take() if room is not None else None
+        self._close_files()
+        try:
+            made = Reception.start(
+                images, memory_fd, self._level, spare, wide=self._wide, host=self._host
+            )
+        except OSError as error:
+            if spare is not None:
+                spare.close()
+            raise ImageError(
+                f"{images.path} cannot be written to: {error.strerror}", host=self._host
+            ) from error
+        self._intake = made.intake
+        return made
+
+    def received(self, server: PageServer | Reception) -> None:
+        """A round is complete: the next one finds in it what it does not send again."""
+        if isinstance(server, Reception):
+            self._level = server.intake.level
+
+    def forget(self) -> None:
+        """The next round is the first of a new chain."""
+        self._level = None
+
+    def _close_files(self) -> None:
+        """Of the last round: 0.1 s for 1 GB, in which Python does nothing else."""
+        if self._intake is not None:
+            self._intake.close()
+
+    def close(self) -> None:
+        """Give up what was made ready, and what is open.  May be called again."""
+        if self._room is not None:
+            self._room.close()
+        self._close_files()
