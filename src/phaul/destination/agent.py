@@ -138,6 +138,10 @@ class Agent:
                 return await self._settler.ask(request)
             case m.Commit():
                 return await self._require_custody().commit()
+            case m.Abandon():
+                memory = self._require_session().memory
+                if memory is not None:
+                    await memory.abandon()
             case m.Drain():
                 return await self._require_session().drain(_DRAIN_S)
             case m.Discard():

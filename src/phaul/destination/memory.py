@@ -247,6 +247,11 @@ class LazyMemory:
             raise self._confused()
         return standing
 
+    async def abandon(self) -> None:
+        """The source has lost what follows, and knows it: have the copy ended that waits for it."""
+        await self._ask(k.Abandon())
+        await self.look(_END_S)
+
     async def leave(self, *, told: bool) -> k.Standing:
         """The copy runs, and this agent ends: how far it has come.
 

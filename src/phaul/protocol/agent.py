@@ -16,7 +16,7 @@ that neither can be led out of turn, and the two cannot drift apart.
                                            v
                                         LOADING --Restore--> HELD --Commit--> RUNNING
 
-    Drain, in RUNNING, as often as it wants
+    Drain and Abandon, in RUNNING, as often as it wants
     Discard, in all from GREETED to HELD, and again in SPENT --> SPENT
     Bye, in all but NEW and HELD --> ENDED     a copy that is held needs a decision first
 
@@ -34,6 +34,7 @@ from typing import Final
 
 from phaul.errors import ProtocolError
 from phaul.protocol.messages import (
+    Abandon,
     Alive,
     Answer,
     Ask,
@@ -101,6 +102,7 @@ _DONE: Final[dict[type[Request], tuple[type[Answer], State]]] = {
     Ask: (Standing, State.SETTLING),
     Recover: (Ready, State.SETTLING),
     Attach: (Done, State.SETTLING),
+    Abandon: (Done, State.RUNNING),
     Bye: (Done, State.ENDED),
 }
 """The answer that each request may get beside Failed, and where it leads."""
@@ -120,6 +122,7 @@ _FAILED: Final[dict[type[Request], State]] = {
     Ask: State.GREETED,
     Recover: State.SETTLING,
     Attach: State.SETTLING,
+    Abandon: State.RUNNING,
     Bye: State.ENDED,
 }
 
@@ -130,7 +133,7 @@ _LEGAL: Final[dict[State, tuple[type[Request], ...]]] = {
     State.ROUND: (StopRound, Discard, Bye),
     State.LOADING: (Image, Restore, Discard, Bye),
     State.HELD: (Commit, Discard),
-    State.RUNNING: (Drain, Bye),
+    State.RUNNING: (Drain, Abandon, Bye),
     State.SPENT: (Discard, Bye),
     State.SETTLING: (Ask, Commit, Discard, Recover, Attach, Drain, Bye),
     State.DOUBTFUL: (Bye,),

@@ -31,6 +31,7 @@ from phaul.protocol.types import (
 from phaul.protocol.types import Message as MessageBase
 
 __all__ = [
+    "Abandon",
     "Alive",
     "Answer",
     "Ask",
@@ -167,6 +168,10 @@ class Attach(MessageBase, frozen=True, kw_only=True, tag="attach"):
     """Memory still follows, and the link was lost: go on over this connection's memory channel."""
 
 
+class Abandon(MessageBase, frozen=True, kw_only=True, tag="abandon"):
+    """The memory that follows is lost here: end the process that waits for it, leave nothing."""
+
+
 class Discard(MessageBase, frozen=True, kw_only=True, tag="discard"):
     """Give up: end the held copy if there is one, remove what was received."""
 
@@ -293,6 +298,7 @@ Request = (
     | Discard
     | Ask
     | Attach
+    | Abandon
     | Recover
     | Bye
     | Alive

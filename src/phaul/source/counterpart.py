@@ -106,6 +106,10 @@ class Counterpart:
             raise ProtocolError("the other side does not say how far its memory has come")
         return answer
 
+    async def abandon(self, timeout: float) -> None:
+        """The memory that follows is lost: have the copy ended that waits for it."""
+        await self._caller.call(m.Abandon(), timeout)
+
     @contextmanager
     def _logs(self) -> Iterator[None]:
         try:

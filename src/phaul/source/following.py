@@ -40,7 +40,7 @@ __all__ = ["Following"]
 _LOOK_S: Final = 0.2
 _AGAIN_S: Final = 1.0
 _ASK_S: Final = 60.0
-_SAYS_S: Final = 5.0
+_SAYS_S: Final = 15.0
 """So long the other side is asked how much it lacked, when all is lost."""
 
 
@@ -191,6 +191,9 @@ class Following:
         supply = self._post.supply
         what = error.what
         with anyio.move_on_after(_SAYS_S), suppress(PhaulError):
+            if not self._counterpart.settled:
+                # What was said over the link may wait behind pages, or be lost with it.
+                await self._counterpart.abandon(_SAYS_S)
             while not self._counterpart.settled:
                 found = await self._counterpart.drain(_SAYS_S)
                 if found.over:

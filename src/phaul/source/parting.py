@@ -56,6 +56,7 @@ class Parting:
         self._subject = subject
         self._ledger = ledger
         self.peer = order.target
+        self._lost = False
 
     def begin(self) -> None:
         """From here on there may be something over there, so the key is needed to settle it."""
@@ -143,7 +144,7 @@ class Parting:
                     self._mark_settled()
             except PeerError:
                 left = f"{peer} cleans up by itself when it notices"
-                if counterpart.asked_to_restore and not unknown:
+                if self._lost or (counterpart.asked_to_restore and not unknown):
                     left = await self._clear()
             except PhaulError as also:
                 left = f"{peer} could not clean up: {also.what}"
@@ -165,6 +166,7 @@ class Parting:
 
     def lost(self, error: PhaulError) -> None:
         """The process was lost with its memory: for whoever asks later."""
+        self._lost = True
         with suppress(StateError):
             record = self._ledger.journal.read()
             if record is not None:

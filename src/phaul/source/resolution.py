@@ -299,7 +299,7 @@ def _without_memory(
     """The same, unless it ran there and its memory did not come, or cannot come any more."""
     if lost := lost or (standing.lost if standing is not None else ""):
         lost = lost.removeprefix(_ENDED)
-        kept = standing is not None and bool(standing.lost)
+        kept = standing is not None and bool(standing.lost or standing.lacking)
         steps = (*found.steps, Step.DISCARD) if kept else found.steps
         return Settlement(Verdict.LOST, steps, f"{_ENDED}{lost}")
     if source.follows and standing is not None and standing.lacking:

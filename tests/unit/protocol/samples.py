@@ -73,6 +73,7 @@ REQUESTS: tuple[m.Request, ...] = (
     m.Recover(),
     m.Follow(),
     m.Attach(),
+    m.Abandon(),
     m.Bye(),
     m.Alive(),
 )

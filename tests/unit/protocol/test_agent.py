@@ -67,6 +67,7 @@ def test_a_whole_migration() -> None:
         ((*HELD, m.Discard(), DONE), State.SPENT),
         (RUNNING, State.RUNNING),
         ((*RUNNING, m.Drain(), DRAINING, m.Drain(), FAILED), State.RUNNING),
+        ((*RUNNING, m.Abandon(), DONE, m.Drain(), DRAINING), State.RUNNING),
         ((*HELD, m.Commit(), FAILED), State.DOUBTFUL),
         ((*HELD, m.Discard(), FAILED), State.DOUBTFUL),
         ((*GREETED, m.Discard(), FAILED), State.SPENT),
@@ -128,6 +129,7 @@ def test_where_steps_lead(steps: tuple[m.Message | int, ...], state: State) -> N
         (RUNNING, m.Discard(), "out of turn"),
         (RUNNING, ASK, "out of turn"),
         (HELD, ASK, "out of turn"),
+        (HELD, m.Abandon(), "out of turn"),
         ((*HELD, m.Commit()), DONE, "Done is no answer to Commit"),
         (GREETED, m.Commit(), "out of turn"),
         (GREETED, m.Recover(), "out of turn"),
@@ -205,6 +207,7 @@ class Machine(RuleBasedStateMachine):
             m.Recover: m.Ready(pid=7),
             m.Follow: DONE,
             m.Attach: DONE,
+            m.Abandon: DONE,
         }
         self.answer(well.get(type(self.conversation.asked), DONE))
 
