@@ -52,6 +52,12 @@ CONTENDERS: Final = (
         (*_MOVE_IT, "--restore", "full"),
         "full",
     ),
+    Contender(
+        "post-copy",
+        "phaul, which leaves the memory behind and has it follow",
+        ("--post-copy",),
+        "post",
+    ),
 )
 """One more is one more line, and its name in the scenarios that it takes part in."""
 

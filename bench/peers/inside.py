@@ -236,7 +236,11 @@ def main() -> None:
         wanted = demanded(DEMANDS, place)
     if asked.quick:
         wanted = thinned(wanted)
-    with machine.mounted() as folder, closing(Bench(place, folder)) as bench:
+    with (
+        machine.mounted() as folder,
+        machine.large_pipes(),
+        closing(Bench(place, folder)) as bench,
+    ):
         for line in bench.run(wanted, asked.turns):
             print(msgspec.json.encode(line).decode(), flush=True)
 

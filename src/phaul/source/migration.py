@@ -226,7 +226,8 @@ class Migration:
                             name=bounded(subject.name, 256),
                             lease_s=self._order.lease_s,
                             pids=preflight.pids,
-                            memory_bytes=preflight.memory_bytes,
+                            # Of what follows later none comes by rounds.
+                            memory_bytes=0 if preflight.leaves_all else preflight.memory_bytes,
                             options=preflight.restore_options(),
                             framed=self._compress is not Compress.NONE,
                             keep_images=self._order.wishes.keep_images,
