@@ -40,7 +40,7 @@ def place() -> PlaceResults:
         for one in CONTENDERS
     ]
     other = taken(churning(200, "guest"), "phaul", Sample(error="Lost: <script>"), Sample())
-    left = LeftOut(what="post-copy", why="there is no such contender")
+    left = LeftOut(what="somebody", why="there is no such contender")
     return place_of("guest", *lines, other, [left])
 
 
