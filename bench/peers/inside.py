@@ -193,11 +193,13 @@ class Bench:
         if isinstance(result, NotMoved):
             raise Lost(f"{result.kind}: {result.what}")
         report: Report = result.report
-        rounds = (*report.rounds, report.final)
+        follows = report.followed.sent_bytes if report.followed is not None else 0
+        # What such a dump does have of the memory goes with the images, over the control channel.
+        rounds = report.rounds if follows else (*report.rounds, report.final)
         control = json.loads((folder / "source.json").read_text())["control"]
         memory = sum(r.sent_bytes if r.wire_bytes is None else r.wire_bytes for r in rounds)
         return Sample(
-            bytes=control + memory,
+            bytes=control + memory + follows,
             rounds=len(report.rounds),
             lazy=report.lazy,
             parts=dict(report.downtime.parts()),

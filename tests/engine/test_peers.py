@@ -8,6 +8,7 @@ import pytest
 
 from bench.peers.contenders import CONTENDERS, contender
 from bench.peers.inside import Bench
+from bench.peers.machine import large_pipes
 from bench.peers.results import Facts, LeftOut, Taken
 from bench.peers.scenarios import Scenario
 from bench.peers.share import CRIU
@@ -23,7 +24,7 @@ MB = 1 << 20
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     tmp_path.chmod(0o700)
-    with closing(Bench("native", tmp_path)) as made:
+    with large_pipes(), closing(Bench("native", tmp_path)) as made:
         yield made
 
 
