@@ -120,7 +120,7 @@ def test_nothing_listens_and_the_dead_tree_stays_dead(victim: StartVictim, tmp_p
     async def step(near: NearSide, far: FarSide, before: Victim) -> None:
         pids = tree_pids(before.pid, Proc())
         with await begin(near, far, sweep=False):
-            assert not listens(near.post.criu_pid)
+            assert not listens(near.post.held.worker.process.pid)
             far.tell("sweep")
             await near.drained()
             await far.hear("drained")
@@ -220,7 +220,7 @@ def test_a_criu_that_dies_is_told_and_ends_the_copy(victim: StartVictim, tmp_pat
     async def step(near: NearSide, far: FarSide, before: Victim) -> None:
         with await begin(near, far, sweep=True):
             await state(far, 6000)
-            os.kill(near.post.criu_pid, signal.SIGKILL)
+            os.kill(near.post.held.worker.process.pid, signal.SIGKILL)
             with pytest.raises(PageStoreError, match="criu"):
                 await near.drained()
             said = await far.hear("failed")

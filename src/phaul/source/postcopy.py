@@ -75,11 +75,6 @@ class PostCopy:
         return cls(LazyDump.start(engine, config_file), wide=wide)
 
     @property
-    def criu_pid(self) -> int:
-        """The CRIU that has the memory."""
-        return self.held.worker.process.pid
-
-    @property
     def supply(self) -> Supply:
         """What gives the memory; there is one from `dump` on."""
         assert self._supply is not None

@@ -167,7 +167,7 @@ async def test_a_criu_that_dies_is_told_to_both(
         await post.hand_over(lambda: killed(tree))
         far = Far(post)
         with far.sock:
-            os.kill(post.criu_pid, signal.SIGKILL)
+            os.kill(post.held.worker.process.pid, signal.SIGKILL)
             with anyio.fail_after(20), pytest.raises(PageStoreError, match="the memory is lost"):
                 await post.drained(20)
             assert far.hear().kind is Kind.LOST
