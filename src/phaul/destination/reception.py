@@ -57,20 +57,20 @@ class Room:
         return None
 
     async def make(self) -> None:
-        """Give the file its room, step by step, until it is taken."""
+        """Give the file its room, step by step, until it is taken or given up."""
         try:
-            while self._file is not None and self._file.capacity < self._size and not self._stop:
-                step = min(_STEP, self._size - self._file.capacity)
-                await in_thread(self._file.grow, step)
+            while (file := self._file) is not None and not self._stop:
+                left = self._size - file.capacity
+                if left <= 0:
+                    break
+                await in_thread(file.grow, min(_STEP, left))
         except OSError:
             pass  # a disk that is full is told when it is written to
         finally:
             self._done.set()
-            if self._stop:
-                self.close()
 
     async def take(self) -> PagesFile | None:
-        """The file, with all its room if that is not long in coming; the caller's from now on."""
+        """The file, with the room that it has got in a second; the caller's from now on."""
         with anyio.move_on_after(_WAIT_S):
             await self._done.wait()
         self._stop = True
@@ -79,11 +79,10 @@ class Room:
         return file
 
     def close(self) -> None:
-        """Give it up.  May be called again."""
-        self._stop = True
-        if self._done.is_set() and self._file is not None:
-            self._file.close()
-            self._file = None
+        """Give it up, when the step that is under way is done.  May be called again."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 class Reception:

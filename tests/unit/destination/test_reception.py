@@ -1,6 +1,7 @@
 """phaul's own page server, as the session has it: rounds and what is wrong with them."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from anyio.to_thread import run_sync as in_thread
 
 from phaul import Config
 from phaul.criu.images import read_pagemap
+from phaul.destination import reception
 from phaul.destination.reception import Room
 from phaul.destination.session import DestinationSession
 from phaul.errors import ImageError, MemoryChannelError, PageStoreError
-from phaul.pages.receiving import Commands, Kind, Map
+from phaul.pages.receiving import Commands, Kind, Map, PagesFile
 from phaul.pages.receiving.wire import PAGE, Add, Close, Open
 from tests.unit.conftest import Fake
 
@@ -104,6 +106,34 @@ async def test_room_is_made_beside(tmp_path: Path) -> None:
         assert file.capacity == 1 << 20
         file.close()
         room.close()
+
+
+async def test_room_is_taken_as_far_as_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large process, whose round does not wait for all of it."""
+    monkeypatch.setattr(reception, "_WAIT_S", 0.01)
+    monkeypatch.setattr(reception, "_STEP", 1 << 16)
+    begun, go_on = threading.Event(), threading.Event()
+    grow = PagesFile.grow
+
+    def slow(self: PagesFile, size: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        grow(self, size)
+
+    monkeypatch.setattr(PagesFile, "grow", slow)
+    room = Room.begin(tmp_path, 1 << 20)
+    assert room is not None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(room.make)
+        await in_thread(begun.wait)
+        threading.Timer(0.1, go_on.set).start()
+        file = await room.take()
+    assert file is not None
+    assert file.capacity == 1 << 16
+    file.close()
+    room.close()
 
 
 async def test_room_that_nobody_takes(tmp_path: Path) -> None:
