@@ -37,8 +37,6 @@ __all__ = ["PIPE", "LazyDump", "require_pipes"]
 PIPE: Final = 4 << 20
 """The size of the pipes in which CRIU holds pages, in bytes: 1,024 pages each."""
 
-_F_SETPIPE_SZ: Final = 1031
-
 
 def require_pipes(host: str = "") -> None:
     """Raise FeatureMissing unless CRIU can make its pipes as large as it needs them to serve.
@@ -47,7 +45,7 @@ def require_pipes(host: str = "") -> None:
     """
     ends = os.pipe()
     try:
-        fcntl.fcntl(ends[1], _F_SETPIPE_SZ, PIPE)
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE)
     except OSError as error:
         raise FeatureMissing(
             f"criu cannot hold the memory of a post-copy in pipes of 4 MiB: {error.strerror}",

@@ -12,9 +12,8 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from phaul.pages.bandwidth import Bandwidth
 from phaul.pages.frames import (
@@ -28,12 +27,9 @@ from phaul.pages.frames import (
     unpack,
 )
 from phaul.pages.pace import Pace
+from phaul.pages.pipes import SIZE, large_pipe
 
 __all__ = ["Moved", "pack", "splice", "unpack_all"]
-
-# What is spliced at once: the largest pipe that is had without CAP_SYS_RESOURCE.
-_PIPE: Final = 1 << 20
-_F_SETPIPE_SZ: Final = 1031
 
 
 @dataclass(eq=False)
@@ -49,7 +45,7 @@ def splice(
 ) -> None:
     """Move the bytes as they are."""
     with _pipe() as (reader, writer):
-        while count := os.splice(source.fileno(), writer, bandwidth.piece(_PIPE)):
+        while count := os.splice(source.fileno(), writer, bandwidth.piece(SIZE)):
             bandwidth.wait()
             _drain(reader, target, count, moved)
             bandwidth.spend(count)
@@ -155,10 +151,8 @@ def _cut() -> FrameError:
 
 @contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
+    reader, writer = large_pipe()
     try:
-        with suppress(OSError):
-            fcntl.fcntl(writer, _F_SETPIPE_SZ, _PIPE)
         yield reader, writer
     finally:
         os.close(reader)

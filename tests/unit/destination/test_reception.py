@@ -16,7 +16,8 @@ from phaul.destination.reception import Room
 from phaul.destination.session import DestinationSession
 from phaul.errors import ImageError, MemoryChannelError, PageStoreError
 from phaul.pages.receiving import Commands, Kind, Map, PagesFile
-from phaul.pages.receiving.wire import PAGE, Add, Close, Open
+from phaul.pages.receiving.wire import Add, Close, Open
+from phaul.pages.store.index import PAGE
 from tests.unit.conftest import Fake
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]

@@ -5,23 +5,22 @@ is a `Shelf`'s to say.  As CRIU's own does, it says that all is there before the
 so nothing may read them before their owner says so.
 """
 
-import fcntl
 import os
 import socket
 import struct
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Final, Protocol
 
 from phaul.errors import PageStoreError
+from phaul.pages.pageserver import CLOSED, PRESENT
+from phaul.pages.pipes import SIZE, large_pipe
 from phaul.pages.receiving.file import PagesFile
-from phaul.pages.receiving.wire import PAGE, PRESENT, Add, Ask, Close, Commands, Map, Open
+from phaul.pages.receiving.wire import Add, Ask, Close, Commands, Map, Open
+from phaul.pages.store.index import PAGE
 
 __all__ = ["Place", "Reader", "Shelf", "receive"]
 
 _BUFFER: Final = 1 << 18
-_PIPE: Final = 1 << 20
-"""The largest pipe that is had without CAP_SYS_RESOURCE."""
-_F_SETPIPE_SZ: Final = 1031
 _NUMBER: Final = struct.Struct("=i")
 
 
@@ -94,11 +93,9 @@ class Reader:
 
     def _splice(self, descriptor: int, offset: int, most: int) -> int:
         if self._pipe is None:
-            self._pipe = os.pipe()
-            with suppress(OSError):
-                fcntl.fcntl(self._pipe[1], _F_SETPIPE_SZ, _PIPE)
+            self._pipe = large_pipe()
         reader, writer = self._pipe
-        count = self._came(os.splice(self._sock.fileno(), writer, min(most, _PIPE)))
+        count = self._came(os.splice(self._sock.fileno(), writer, min(most, SIZE)))
         left = count
         while left:
             moved = os.splice(reader, descriptor, left, offset_dst=offset)
@@ -153,5 +150,5 @@ def _receive(sock: socket.socket, reader: Reader, commands: Commands, shelf: She
             case Close():
                 if reader.rest:
                     raise PageStoreError(f"criu sent {reader.rest} bytes after the end of a round")
-                sock.sendall(_NUMBER.pack(0))
+                sock.sendall(CLOSED)
                 return

@@ -1,7 +1,7 @@
 """What CRIU says to a page server while it dumps, command by command.  Pure.
 
-Used on the destination, in each round and in the final dump.  Read in CRIU's page-xfer.c, 4.2:
-a header a command; the pages of an Add that has PRESENT follow it.
+Used on the destination, in each round and in the final dump.  A header a command (`pageserver`);
+the pages of an Add that has PRESENT follow it.
 
     Open      a page map begins; `answered` wants one byte: whether the parent has it
     Ask       whether the parent has a page map, as a 32-bit number
@@ -9,21 +9,16 @@ a header a command; the pages of an Add that has PRESENT follow it.
     Close     all is sent; wants a 32-bit 0
 """
 
-import struct
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from phaul.errors import PageStoreError
+from phaul.pages import pageserver as ps
+from phaul.pages.store.index import PAGE
 
-__all__ = ["PAGE", "PRESENT", "Add", "Ask", "Close", "Command", "Commands", "Kind", "Map", "Open"]
+__all__ = ["Add", "Ask", "Close", "Command", "Commands", "Kind", "Map", "Open"]
 
-PAGE: Final = 4096
-PARENT: Final = 1
-PRESENT: Final = 4
-_ADD, _HOLE, _OPEN, _OPEN2, _ASK, _ADD_F = 1, 2, 3, 4, 5, 6
-_CLOSE, _FORCE_CLOSE = 0x1023, 0x1024
-_BITS: Final = 16
 _ID_BITS: Final = 8
 _MOST_ID: Final = (1 << 32) - 1
 
@@ -83,25 +78,25 @@ class Commands:
     """The codec; `wide` is for CRIU from 4.2 on (`Version.wide_page_server`)."""
 
     def __init__(self, *, wide: bool) -> None:
-        self._header = struct.Struct("=I4xQQQ" if wide else "=IIQQ")
+        self._header = ps.header(wide=wide)
         self.size = self._header.size
         self._maps: dict[int, Map] = {}
 
     def decode(self, data: bytes) -> Command:
         """The command in a header of `size` bytes; raises PageStoreError if it is none."""
         word, pages, address, number = self._header.unpack(data)
-        command, flags = word & ((1 << _BITS) - 1), word >> _BITS
-        if command in (_CLOSE, _FORCE_CLOSE):
+        command, flags = word & ((1 << ps.FLAGS) - 1), word >> ps.FLAGS
+        if command in (ps.CLOSE, ps.FORCE_CLOSE):
             return Close()
         found = self._maps.get(number) or self._map(number)
-        if command in (_OPEN, _OPEN2):
-            return Open(found, answered=command == _OPEN2)
-        if command == _ASK:
+        if command in (ps.OPEN, ps.OPEN2):
+            return Open(found, answered=command == ps.OPEN2)
+        if command == ps.ASK_PARENT:
             return Ask(found)
-        if command not in (_ADD, _HOLE, _ADD_F):
+        if command not in (ps.ADD, ps.HOLE, ps.ADD_F):
             raise PageStoreError(f"criu sent the unknown command {command:#x}")
-        if command != _ADD_F:
-            flags = PRESENT if command == _ADD else PARENT
+        if command != ps.ADD_F:
+            flags = ps.PRESENT if command == ps.ADD else ps.PARENT
         if not pages or address % PAGE or address + pages * PAGE > 1 << 64 or flags > 7:
             raise PageStoreError(f"criu sent {pages} pages at {address:#x}, flags {flags:#x}")
         return Add(found, address, pages, flags)
@@ -110,14 +105,15 @@ class Commands:
         """The header of a command, as CRIU has it."""
         match command:
             case Open(map=of, answered=answered):
-                return self._header.pack(_OPEN2 if answered else _OPEN, 0, 0, _number(of))
+                word = ps.OPEN2 if answered else ps.OPEN
+                return self._header.pack(word, 0, 0, _number(of))
             case Ask(map=of):
-                return self._header.pack(_ASK, 0, 0, _number(of))
+                return self._header.pack(ps.ASK_PARENT, 0, 0, _number(of))
             case Add():
-                word = command.flags << _BITS | _ADD_F
+                word = command.flags << ps.FLAGS | ps.ADD_F
                 return self._header.pack(word, command.pages, command.address, _number(command.map))
             case Close():
-                return self._header.pack(_FORCE_CLOSE, 0, 0, 0)
+                return self._header.pack(ps.FORCE_CLOSE, 0, 0, 0)
 
     def _map(self, number: int) -> Map:
         kind, of = _KINDS.get(number & ((1 << _ID_BITS) - 1)), number >> _ID_BITS

@@ -10,19 +10,17 @@ import os
 import select
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Final, Protocol
 
 from phaul.errors import PageStoreError
+from phaul.pages.pageserver import CLOSED
+from phaul.pages.pipes import large_pipe
 from phaul.pages.remote.link import Kind, Message
 from phaul.pages.store.index import PAGE
-from phaul.pages.store.wire import CLOSED, Close, Get, Wire
+from phaul.pages.store.wire import Close, Get, Wire
 
 __all__ = ["Backing", "CriuPages", "TreeMemory"]
 
-_F_SETPIPE_SZ: Final = 1031
-_F_GETPIPE_SZ: Final = 1032
-_PIPE: Final = 1 << 20
 _WAIT_S: Final = 60.0
 """How long CRIU may take for an answer; it takes some 20 microseconds."""
 
@@ -83,11 +81,9 @@ class CriuPages:
         self._sock = sock
         self._sock.settimeout(_WAIT_S)
         self._wire = wire
-        self._reader, self._writer = os.pipe()
-        with suppress(OSError):
-            fcntl.fcntl(self._writer, _F_SETPIPE_SZ, _PIPE)
+        self._reader, self._writer = large_pipe()
         # Each page takes a place in the pipe, of which it has one for each 4 KiB; half are spare.
-        self._most = fcntl.fcntl(self._writer, _F_GETPIPE_SZ) // PAGE // 2
+        self._most = fcntl.fcntl(self._writer, fcntl.F_GETPIPE_SZ) // PAGE // 2
         self._ready = select.poll()
         self._ready.register(sock, select.POLLIN)
 

@@ -19,9 +19,10 @@ from typing import Final, Protocol
 
 from phaul.errors import PageStoreError
 from phaul.pages.buffers import make_room
+from phaul.pages.pageserver import CLOSED
 from phaul.pages.store.index import PAGE, Index, Missing, Piece
 from phaul.pages.store.served import Stretches
-from phaul.pages.store.wire import CLOSED, Close, Get, Wire
+from phaul.pages.store.wire import Close, Get, Wire
 
 __all__ = ["PageStore", "Remote", "Served", "socket_pair"]
 

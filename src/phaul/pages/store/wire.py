@@ -1,10 +1,7 @@
 """What `criu lazy-pages` asks a page server, and how it is answered.  Pure.
 
-Used on the destination, after the restore.  Each message begins with a header of the host's byte
-order, of 24 bytes up to CRIU 4.1 and of 32 from 4.2, which nothing in it tells:
-
-    u32 command, u32 pages, u64 address, u64 page map           up to 4.1
-    u32 command, 4 bytes unused, u64 pages, u64 address, u64 page map
+Used on the destination, after the restore, and in a post-copy on the source.  Each message begins
+with a header (`pageserver`):
 
     GET      -->  pages wanted, from the address on
              <--  ADD_F with PRESENT, the pages given, fewer or all; then their bytes
@@ -20,21 +17,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from phaul.errors import PageStoreError
+from phaul.pages import pageserver as ps
 from phaul.pages.store.index import PAGE
 
-__all__ = ["CLOSED", "MOST_PAGES", "Close", "Get", "Wire"]
-
-CLOSED: Final = struct.pack("=i", 0)
-"""The answer to CLOSE: all went well."""
+__all__ = ["MOST_PAGES", "Close", "Get", "Wire"]
 
 MOST_PAGES: Final = 1 << 16
 """The most pages that are believed to be asked for at once; CRIU asks for 1,024 at most."""
 
-_GET: Final = 7
-_ADD_F: Final = 6
-_PRESENT: Final = 4
-_CLOSE: Final = 0x1023
-_FORCE_CLOSE: Final = 0x1024
+_GIVEN: Final = ps.ADD_F | ps.PRESENT << ps.FLAGS
 _MOST_ID: Final = (1 << 31) - 1  # CRIU compares what comes back as an int
 
 
@@ -56,15 +47,15 @@ class Wire:
     """The codec; `wide` is for CRIU from 4.2 on (`Version.wide_page_server`)."""
 
     def __init__(self, *, wide: bool) -> None:
-        self._header = struct.Struct("=I4xQQQ" if wide else "=IIQQ")
+        self._header = ps.header(wide=wide)
         self.size = self._header.size
 
     def decode(self, data: bytes) -> Get | Close:
         """The question in a header of `size` bytes; raises PageStoreError if it is none."""
         command, pages, address, pagemap = self._unpack(data)
-        if command in (_CLOSE, _FORCE_CLOSE):
+        if command in (ps.CLOSE, ps.FORCE_CLOSE):
             return Close()
-        if command != _GET:
+        if command != ps.GET:
             raise PageStoreError(f"criu asked for the unknown command {command:#x}")
         if (
             not 0 < pages <= MOST_PAGES
@@ -80,19 +71,19 @@ class Wire:
     def encode(self, question: Get | Close) -> bytes:
         """The header of a question."""
         if isinstance(question, Close):
-            return self._header.pack(_FORCE_CLOSE, 0, 0, 0)
-        return self._header.pack(_GET, question.pages, question.address, question.pagemap)
+            return self._header.pack(ps.FORCE_CLOSE, 0, 0, 0)
+        return self._header.pack(ps.GET, question.pages, question.address, question.pagemap)
 
     def answer(self, question: Get, pages: int) -> bytes:
         """The header before the bytes of the first `pages` of what was asked for."""
         if not 0 < pages <= question.pages:
             raise ValueError(f"{pages} pages are no answer to {question}")
-        return self._header.pack(_ADD_F | _PRESENT << 16, pages, question.address, question.pagemap)
+        return self._header.pack(_GIVEN, pages, question.address, question.pagemap)
 
     def answered(self, data: bytes) -> Get:
         """What a header of an answer says that it brings; raises PageStoreError if it is none."""
         command, pages, address, pagemap = self._unpack(data)
-        if command != _ADD_F | _PRESENT << 16:
+        if command != _GIVEN:
             raise PageStoreError(f"the page store answered with the command {command:#x}")
         return Get(pagemap, address, pages)
 

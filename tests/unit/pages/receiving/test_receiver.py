@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from phaul.errors import PageStoreError
 from phaul.pages.receiving import Commands, Kind, Map, PagesFile, receive
-from phaul.pages.receiving.wire import PAGE, Add, Ask, Close, Command, Open
+from phaul.pages.receiving.wire import Add, Ask, Close, Command, Open
+from phaul.pages.store.index import PAGE
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 WIRE = Commands(wide=True)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from phaul.errors import PageStoreError
 from phaul.pages.receiving import Commands, Kind, Map
-from phaul.pages.receiving.wire import PAGE, Add, Ask, Close, Command, Open
+from phaul.pages.receiving.wire import Add, Ask, Close, Command, Open
+from phaul.pages.store.index import PAGE
 
 MAPS = st.builds(Map, st.sampled_from(Kind), st.integers(1, (1 << 32) - 1))
 ADDS = st.builds(

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 from phaul.errors import PageStoreError
-from phaul.pages.remote import CriuPages, TreeMemory
-from phaul.pages.remote import backing as module
+from phaul.pages import pipes
+from phaul.pages.pageserver import CLOSED
+from phaul.pages.remote import CriuPages, TreeMemory, backing
 from phaul.pages.remote.link import MOST_GIVEN, Kind, Message
 from phaul.pages.store.index import PAGE
-from phaul.pages.store.wire import CLOSED, Close, Get, Wire
+from phaul.pages.store.wire import Close, Get, Wire
 from tests.unit.pages.remote.ends import content, hear, hear_pages
 
 WIRE = Wire(wide=True)
@@ -127,7 +128,7 @@ def test_criu_is_asked_and_its_pages_go_on(server: Server, link: Link) -> None:
 
 
 def test_a_small_pipe_makes_small_pieces(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PIPE", 1 << 16)
+    monkeypatch.setattr(pipes, "SIZE", 1 << 16)
     server = Server()
     assert server.pages.give(ask(MOST_GIVEN), link[0]) == 8
     server.pages.close()
@@ -191,7 +192,7 @@ def test_what_criu_does_not_give_is_lost_and_nothing_is_said(
 def test_a_silent_criu_is_not_waited_for_for_ever(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WAIT_S", 0.05)
+    monkeypatch.setattr(backing, "_WAIT_S", 0.05)
     ours, theirs = socket.socketpair()
     pages = CriuPages(ours, WIRE)
     with theirs:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from phaul.errors import PageStoreError
+from phaul.pages.pageserver import CLOSED
 from phaul.pages.store import Index, Level, PageStore, Piece, Where, Wire, socket_pair
 from phaul.pages.store.index import PAGE
-from phaul.pages.store.wire import CLOSED, Close, Get
+from phaul.pages.store.wire import Close, Get
 
 WIRE = Wire(wide=True)
 AT = 0x10000
