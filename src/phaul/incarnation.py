@@ -6,13 +6,14 @@ Used on both hosts, where a file says which phaul it belongs to, and later that 
 import functools
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-__all__ = ["Incarnation", "boot_id"]
+__all__ = ["Incarnation", "boot_id", "living"]
 
 _PROC: Final = Path("/proc")
 
@@ -63,3 +64,8 @@ class Incarnation(msgspec.Struct, frozen=True, kw_only=True):
         finally:
             os.close(handle)
         return True
+
+
+def living(pids: Iterable[int]) -> tuple[Incarnation, ...]:
+    """The processes that have these PIDs now, without the gone, in the same order."""
+    return tuple(one for pid in pids if (one := Incarnation.of(pid)) is not None)

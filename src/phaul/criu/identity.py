@@ -10,6 +10,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Final
 
+from phaul.incarnation import boot_id
+
 __all__ = ["identify"]
 
 _NAMESPACES: Final = ("mnt", "net", "pid", "user")
@@ -31,7 +33,7 @@ def identify(program: Sequence[str]) -> Hashable | None:
         return (
             tuple(program),
             tuple(files),
-            Path("/proc/sys/kernel/random/boot_id").read_text(),
+            boot_id(),
             _capabilities(),
             os.geteuid(),
             *(_stamp(f"{_SELF}/ns/{name}")[:2] for name in _NAMESPACES),

@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from phaul.incarnation import Incarnation
+from phaul.incarnation import Incarnation, living
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import tree_pids
 
@@ -22,10 +22,8 @@ async def end_tree(root: Incarnation | None) -> bool:
     """Kill all below `root`, and it; returns whether it is gone."""
     if root is None or not root.alive():
         return True
-    for pid in reversed(tree_pids(root.pid, Proc())):
-        one = Incarnation.of(pid)
-        if one is not None:
-            one.signal(signal.SIGKILL)
+    for one in reversed(living(tree_pids(root.pid, Proc()))):
+        one.signal(signal.SIGKILL)
     return await ended(root, _KILL_S)
 
 

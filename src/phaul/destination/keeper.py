@@ -35,7 +35,7 @@ from phaul.destination.incoming import Keeping
 from phaul.destination.lazy import Drained, LazyPages
 from phaul.destination.warden import Warden
 from phaul.errors import PageStoreError, ProtocolError, UsageError
-from phaul.incarnation import Incarnation
+from phaul.incarnation import Incarnation, living
 from phaul.protocol import keeping as k
 from phaul.protocol.failure import from_error
 from phaul.protocol.messages import Done, Failed
@@ -68,7 +68,7 @@ class Keeper:
         self._daemon_dir: Path | None = None
         self._pages: LazyPages | None = None
         self._following = Following()
-        self._tree: list[Incarnation] = []
+        self._tree: tuple[Incarnation, ...] = ()
         self._stage = k.Stage.BEFORE
         self._settled = anyio.Event()
         self._drained: Drained | None = None
@@ -183,7 +183,7 @@ class Keeper:
     async def _guard(self, pid: int, tasks: TaskGroup) -> None:
         if self._pages is None or self._stage is not k.Stage.BEFORE:
             raise UsageError("Guard comes once, after Start")
-        self._note_tree(pid)
+        self._tree = living(tree_pids(pid, Proc()))
         if not self._tree:
             raise PageStoreError(f"there is no process {pid}")
         self._warden.watch(one.pid for one in self._tree)
@@ -197,10 +197,6 @@ class Keeper:
             return await self._handle(request, tasks, descriptors)
 
         await self._following.listen(self._incoming, tasks, answer)
-
-    def _note_tree(self, root: int) -> None:
-        found = (Incarnation.of(pid) for pid in tree_pids(root, Proc()))
-        self._tree = [one for one in found if one is not None]
 
     async def _drain(self, pages: LazyPages) -> None:
         try:

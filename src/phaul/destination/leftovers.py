@@ -109,7 +109,7 @@ async def leave_memory(
     except PhaulError as error:
         failed = error.what
     else:
-        failed = standing.failure.what if standing.failure else ""
+        failed = standing.failed
     if not failed:
         return standing.stage is Stage.DRAINING
     if session.follows and told:

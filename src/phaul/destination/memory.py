@@ -32,7 +32,7 @@ from phaul.protocol import keeping as k
 from phaul.protocol.failure import to_error
 from phaul.protocol.messages import Draining, Failed
 
-__all__ = ["LazyMemory", "Mode", "as_draining", "worth"]
+__all__ = ["LazyMemory", "Mode", "as_draining", "drained", "worth"]
 
 Mode = Literal["auto", "lazy", "full"]
 """How memory is restored: AUTO lazily where that is shorter."""
@@ -65,8 +65,13 @@ def as_draining(found: k.Standing) -> Draining:
         given=found.given,
         seconds=found.seconds,
         over=found.stage is not k.Stage.DRAINING,
-        failure=found.failure.what if found.failure is not None else "",
+        failure=found.failed,
     )
+
+
+def drained(failure: str = "") -> Draining:
+    """What the source is told where there is nothing, or nobody, to wait for any more."""
+    return Draining(pages=0, given=0, seconds=0.0, over=True, failure=failure)
 
 
 class LazyMemory:

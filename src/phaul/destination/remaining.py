@@ -13,7 +13,7 @@ import msgspec
 
 from phaul.destination.following import SOCKET, ask_keeper
 from phaul.destination.incoming import keeps, lost
-from phaul.destination.memory import as_draining
+from phaul.destination.memory import as_draining, drained
 from phaul.errors import PageStoreError
 from phaul.protocol import keeping as k
 from phaul.protocol import messages as m
@@ -33,15 +33,14 @@ async def with_memory(standing: m.Standing, path: Path) -> m.Standing:
     found = await _look(path, 0)
     if found is None:
         return msgspec.structs.replace(standing, lost=lost(path))
-    failure = found.failure.what if found.failure is not None else ""
-    return msgspec.structs.replace(standing, lacking=found.lacking, lost=failure)
+    return msgspec.structs.replace(standing, lacking=found.lacking, lost=found.failed)
 
 
 async def drain(path: Path) -> m.Draining:
     """The answer to Drain; a keeper that has ended has seen it through, or left word."""
     found = await _look(path, _WAIT_MS)
     if found is None:
-        return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=lost(path))
+        return drained(lost(path))
     return as_draining(found)
 
 

@@ -29,7 +29,7 @@ from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
-from phaul.destination.memory import LazyMemory, as_draining
+from phaul.destination.memory import LazyMemory, as_draining, drained
 from phaul.destination.reception import Iteration, PageServers
 from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
@@ -328,11 +328,11 @@ class DestinationSession:
     async def drain(self, wait: float) -> m.Draining:
         """What of its memory a released tree still lacks, after so many seconds at most."""
         if self.memory is None:
-            return m.Draining(pages=0, given=0, seconds=0.0, over=True)
+            return drained()
         try:
             found = await self.memory.look(wait)
         except PageStoreError as error:  # its warden ends what the keeper cannot see through
-            return m.Draining(pages=0, given=0, seconds=0.0, over=True, failure=error.what)
+            return drained(error.what)
         return as_draining(found)
 
     async def discard(self) -> None:

@@ -173,6 +173,11 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
     seconds: float = 0.0
     failure: Failed | None = None
 
+    @property
+    def failed(self) -> str:
+        """Why the memory did not come, in words; "" where it did, or still may."""
+        return self.failure.what if self.failure is not None else ""
+
 
 KeeperRequest = Abandon | Add | Attach | Finish | Start | Guard | Look | Leave | GiveUp
 """What the agent may ask."""

@@ -6,21 +6,20 @@ Made in preflight, on the source, where that was asked for, or may come to it.
 import resource
 from typing import Final
 
-from phaul.criu.lazydump import require_pipes
+from phaul.criu.lazydump import PIPE, require_pipes
 from phaul.errors import FeatureMissing
 from phaul.protocol.preflight import Finding, Level, Where
 
 __all__ = ["can_follow", "can_hold", "needed_descriptors"]
 
 _CHECK: Final = "post-copy"
-_PIPE: Final = 4 << 20
 _SPARE: Final = 512
 """What CRIU has open beside its pipes, and pipes that are not full."""
 
 
 def needed_descriptors(memory_bytes: int) -> int:
     """How many descriptors CRIU needs to hold so much memory: two for each pipe of 4 MiB."""
-    return 2 * -(-memory_bytes // _PIPE) * 33 // 32 + _SPARE
+    return 2 * -(-memory_bytes // PIPE) * 33 // 32 + _SPARE
 
 
 def can_hold(memory_bytes: int, host: str) -> Finding:

@@ -20,7 +20,7 @@ import msgspec
 
 from phaul.cgroups import LockedGroup
 from phaul.errors import CgroupError, LockUnavailable, OutcomeUnknown, PhaulError, StateError
-from phaul.incarnation import Incarnation, boot_id
+from phaul.incarnation import Incarnation, boot_id, living
 from phaul.protocol.ownership import SourceOwner, SourceState
 from phaul.protocol.settlement import Tree
 from phaul.storage.journal import Journal, SourceRecord
@@ -162,7 +162,7 @@ class Ownership:
 
     def _look(self, pids: list[int]) -> _Seen:
         """See what there is to lock; all of it must stand still."""
-        tree = tuple(one for pid in pids if (one := Incarnation.of(pid)) is not None)
+        tree = living(pids)
         name = self._ledger.id if self._ledger is not None else str(self._subject.pid)
         groups: tuple[LockedGroup, ...] = ()
         if self._lock is not None:

@@ -30,7 +30,7 @@ from phaul.errors import (
     ProtocolError,
     StateError,
 )
-from phaul.incarnation import Incarnation
+from phaul.incarnation import Incarnation, boot_id
 from phaul.protocol import messages as m
 from phaul.protocol.handshake import OURS
 from phaul.protocol.ownership import SourceState
@@ -254,7 +254,7 @@ class Resolution:
     async def _remove_lock(self, record: SourceRecord) -> None:
         """Remove the groups of the second lock, in which nobody is any more."""
         lock = _tree_lock(record)
-        if lock is not None and record.root.boot == _boot():
+        if lock is not None and record.root.boot == boot_id():
             try:
                 await anyio.to_thread.run_sync(lock.kill, record.groups)
             except CgroupError as error:
@@ -269,7 +269,7 @@ class Resolution:
             )
         )
         lock = _tree_lock(record)
-        if lock is not None and record.root.boot == _boot():
+        if lock is not None and record.root.boot == boot_id():
             try:
                 await anyio.to_thread.run_sync(lock.give_back, record.groups)
             except LockUnavailable as error:
@@ -288,7 +288,7 @@ def look_here(record: SourceRecord | None, root: Incarnation) -> Source:
         record.state,
         tree_left(record.tree or (record.root,)),
         locked=bool(record.groups),
-        same_boot=record.root.boot == _boot(),
+        same_boot=record.root.boot == boot_id(),
         follows=record.follows,
     )
 
@@ -318,10 +318,6 @@ class _Unreached(Exception):
     def __init__(self, why: PhaulError) -> None:
         super().__init__(why.what)
         self.why = why
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _tree_lock(record: SourceRecord) -> TreeLock | None:

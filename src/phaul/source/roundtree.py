@@ -9,23 +9,22 @@ looked at as a whole: what is not dirty is in some round.  So one map over all a
 from pathlib import Path
 from typing import Final
 
-from phaul.criu.images import PageFlags, Pagemap, PageRange
+from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange
 from phaul.criu.images.lazy import encode_pagemap
-from phaul.incarnation import Incarnation
+from phaul.incarnation import Incarnation, living
 from phaul.subjects.proc import Proc
 from phaul.subjects.tree import inner_pid, tree_pids
 
 __all__ = ["RoundTree", "everything"]
 
 _ADDRESSES: Final = 1 << 47
-_PAGE: Final = 4096
 _RANGE: Final = 1 << 42
 """A length that 32 bits can count in pages, and signed ones, too."""
 
 
 def everything() -> bytes:
     """A page map that has all of a process's memory."""
-    pages = _RANGE // _PAGE
+    pages = _RANGE // PAGE_SIZE
     ranges = (PageRange(start, pages, PageFlags.PRESENT) for start in range(0, _ADDRESSES, _RANGE))
     return encode_pagemap(Pagemap(1, tuple(ranges)))
 
@@ -51,8 +50,7 @@ class RoundTree:
         self.pids = tuple(inner_pid(one.pid) for one in self._before & self._now())
 
     def _now(self) -> set[Incarnation]:
-        found = (Incarnation.of(pid) for pid in tree_pids(self._root, Proc()))
-        return {one for one in found if one is not None}
+        return set(living(tree_pids(self._root, Proc())))
 
     def write(self, images: Path) -> None:
         """Write the page maps of the last round into its `images`; raises OSError."""
