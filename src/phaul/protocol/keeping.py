@@ -37,7 +37,8 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from phaul.errors import ProtocolError, UsageError
+from phaul.errors import ProtocolError
+from phaul.protocol import codec
 from phaul.protocol.messages import Done, Failed
 from phaul.protocol.types import Message, Pages, Pid
 
@@ -185,21 +186,13 @@ KeeperRequest = Abandon | Add | Attach | Finish | Start | Guard | Look | Leave |
 KeeperAnswer = Here | Done | Counted | Standing | Failed
 """What the keeper may say."""
 
-_encoder: Final = msgspec.json.Encoder()
 _requests: Final[msgspec.json.Decoder[KeeperRequest]] = msgspec.json.Decoder(KeeperRequest)
 _answers: Final[msgspec.json.Decoder[KeeperAnswer]] = msgspec.json.Decoder(KeeperAnswer)
 
 
 def encode(message: KeeperRequest | KeeperAnswer) -> bytes:
     """The message as one packet; raises UsageError if a field has a value that may not be sent."""
-    try:
-        data = _encoder.encode(message)
-        msgspec.json.decode(data, type=type(message))
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise UsageError(f"{type(message).__name__} cannot be sent: {error}") from error
-    if len(data) > MAX_PACKET:
-        raise UsageError(f"{type(message).__name__} has {len(data)} bytes, {MAX_PACKET} at most")
-    return data
+    return codec.encode(message, MAX_PACKET)
 
 
 def decode_request(packet: bytes) -> KeeperRequest:
@@ -215,5 +208,5 @@ def decode_answer(packet: bytes) -> KeeperAnswer:
 def _decode(decoder: "msgspec.json.Decoder[T]", packet: bytes) -> T:
     try:
         return decoder.decode(packet)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+    except codec.UNREADABLE as error:
         raise ProtocolError(f"no message between an agent and its keeper: {error}") from error

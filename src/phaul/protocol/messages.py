@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from phaul.errors import ProtocolError, UsageError
+from phaul.errors import ProtocolError
+from phaul.protocol import codec
 from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.parts import CriuVersion, HostFacts, RestoreOptions, Versions
 from phaul.protocol.preflight import Findings, Needs
@@ -311,21 +312,13 @@ Answer = Welcome | Time | Surveyed | Done | Ready | Running | Draining | Standin
 Message = Request | Answer
 """Any message."""
 
-_encoder: Final = msgspec.json.Encoder()
 _requests: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
 _answers: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
 
 
 def encode(message: Message) -> bytes:
     """The message on the wire; raises UsageError if a field has a value that may not be sent."""
-    try:
-        data = _encoder.encode(message)
-        msgspec.json.decode(data, type=type(message))
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise UsageError(f"{type(message).__name__} cannot be sent: {error}") from error
-    if len(data) > MAX_CONTROL:
-        raise UsageError(f"{type(message).__name__} has {len(data)} bytes, {MAX_CONTROL} at most")
-    return data
+    return codec.encode(message, MAX_CONTROL)
 
 
 def decode_request(payload: bytes) -> Request:
@@ -343,7 +336,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", payload: bytes) -> T:
         raise ProtocolError(f"a message of {len(payload)} bytes, {MAX_CONTROL} at most")
     try:
         return decoder.decode(payload)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+    except codec.UNREADABLE as error:
         # The text may quote what was sent, which then must not play with a terminal.
         said = "".join(c if c.isprintable() else "?" for c in str(error)[:200])
         raise ProtocolError(f"the other side sent what is no message: {said}") from error

@@ -27,6 +27,7 @@ _MOST_TEXT: Final = 1 << 28
 class Stat:
     """What is used of /proc/PID/stat (proc_pid_stat(5)); `start` is in clock ticks since boot.
 
+    `cpu` is the time it had, with that of its children that it has reaped, in clock ticks too.
     `pending` is a bit for each of the signals 1 to 31 on their way to the main thread.  SIGKILL is
     among them whoever of the process it was sent to (the kernel's complete_signal()).
     """
@@ -41,6 +42,7 @@ class Stat:
     threads: int
     start: int
     pending: int
+    cpu: int
 
 
 def parse_stat(text: str) -> Stat:
@@ -52,6 +54,7 @@ def parse_stat(text: str) -> Stat:
         if not found or len(fields[0]) != 1:
             raise ValueError(text)
         numbers = [int(fields[at]) for at in (1, 2, 3, 4, 6, 17, 19, 28)]
+        numbers.append(sum(map(int, fields[11:15])))
     except (ValueError, IndexError):
         raise SubjectError("a stat file in /proc is not as the kernel writes it") from None
     return Stat(name, fields[0], *numbers)

@@ -260,18 +260,7 @@ def spent(pids: Iterable[int], proc: Proc | None = None) -> dict[int, float]:
     """The CPU seconds of each process, and of its children that it has reaped; without the gone."""
     proc = proc or Proc()
     tick = os.sysconf("SC_CLK_TCK")
-    found = {}
-    for pid in pids:
-        # The name, in brackets, may hold anything.
-        fields = (proc.text(pid, "stat") or "").rpartition(") ")[2].split()
-        if len(fields) > _CSTIME:
-            found[pid] = sum(int(field) for field in fields[_UTIME : _CSTIME + 1]) / tick
-    return found
-
-
-_UTIME: Final = 11
-_CSTIME: Final = 14
-"""Where utime and cstime are behind the name; stime and cutime are between them."""
+    return {pid: stat.cpu / tick for pid in pids if (stat := proc.process(pid)) is not None}
 
 
 def slowable(pids: Iterable[int], slow: TreeSlow | None = None) -> Finding:

@@ -243,7 +243,7 @@ def test_it_is_the_same_written_down(slow: TreeSlow) -> None:
 def test_cpu_seconds_are_the_processs_and_its_reaped_childrens(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     middle = " ".join(["0"] * 10)
-    (tmp_path / "7" / "stat").write_text(f"7 (a) b) S {middle} 150 50 30 20 20 0 1\n")
+    (tmp_path / "7" / "stat").write_text(f"7 (a) b) S {middle} 150 50 30 20 20 0 1 {middle} 0\n")
     assert spent((7, 8), Proc(tmp_path)) == {7: 2.5}
 
 

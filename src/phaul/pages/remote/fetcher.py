@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Final
 
 from phaul.errors import PageStoreError
+from phaul.pages.remote.bell import Bell
 from phaul.pages.remote.link import MOST_ASKED, MOST_GIVEN, SIZE, Kind, Message, decode
 from phaul.pages.remote.places import Places
 from phaul.pages.remote.wanted import Wanted
@@ -35,12 +36,11 @@ _PATIENCE_S: Final = 600.0
 _JOIN_S: Final = 10.0
 
 
-class RemotePages:
+class RemotePages(Bell):
     """The pages of `places`, in the open file `descriptor`, which the store knows as number `file`.
 
-    Without a link for `patience` seconds it fails.  `changed` is an eventfd that is readable after
-    a change of `linked`, `error`, `complete` or `acknowledged`.  Close it, from any thread; the
-    file stays the caller's.
+    Without a link for `patience` seconds it fails.  It rings at a change of `linked`, `error`,
+    `complete` or `acknowledged`.  Close it, from any thread; the file stays the caller's.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class RemotePages:
         patience: float = _PATIENCE_S,
         host: str = "",
     ) -> None:
+        super().__init__()
         self._places = places
         self.descriptor = descriptor
         self._file = file
@@ -67,7 +68,6 @@ class RemotePages:
         self.acknowledged = False
         self.received = 0
         self.error: PageStoreError | None = None
-        self.changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.ftruncate(descriptor, places.total * PAGE)
 
     @property
@@ -117,11 +117,6 @@ class RemotePages:
                 return
             self._finished = True
         self._send(Message(Kind.DONE))
-
-    def clear(self) -> None:
-        """Make `changed` unreadable until the next change."""
-        with suppress(BlockingIOError):
-            os.eventfd_read(self.changed)
 
     def give_up(self, why: str) -> None:
         """The source is lost, as far as the caller knows."""
@@ -277,10 +272,6 @@ class RemotePages:
             sock.close()
         self._tell()
 
-    def _tell(self) -> None:
-        with suppress(OSError):
-            os.eventfd_write(self.changed, 1)
-
     def _detach(self) -> None:
         sock, thread = self._sock, self._thread
         self._thread = None
@@ -296,6 +287,4 @@ class RemotePages:
             self._closed = True
             self._news.notify_all()
         self._detach()
-        if self.changed >= 0:
-            os.close(self.changed)
-            self.changed = -1
+        self._silence()

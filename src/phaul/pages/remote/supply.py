@@ -4,7 +4,6 @@ Used on the source, in a post-copy, from the final dump until the destination sa
 Two threads a link: one reads what is asked for, one answers it, piece by piece.
 """
 
-import os
 import socket
 import threading
 from collections import deque
@@ -14,6 +13,7 @@ from typing import Final
 
 from phaul.errors import PageStoreError
 from phaul.pages.remote.backing import Backing
+from phaul.pages.remote.bell import Bell
 from phaul.pages.remote.link import MOST_GIVEN, SIZE, Kind, Message, decode
 from phaul.pages.remote.places import Places
 from phaul.pages.store.index import PAGE
@@ -45,15 +45,16 @@ class _Link:
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
-class Supply:
+class Supply(Bell):
     """Gives the pages of `places`, and no others, from the backing that `use` names.
 
-    `changed` is an eventfd that is readable after a change of `linked`, `error` or `done`: whether
-    a link is there; why the memory is lost; whether the destination has all that it needs.
+    It rings at a change of `linked`, `error` or `done`: whether a link is there; why the memory is
+    lost; whether the destination has all that it needs.
     Close it, from any thread.
     """
 
     def __init__(self, places: Places) -> None:
+        super().__init__()
         self._places = places
         self._backing: Backing | None = None
         self._turn = threading.Lock()
@@ -64,7 +65,6 @@ class Supply:
         """How many pages were given, and how many of them because somebody waited."""
         self.error: PageStoreError | None = None
         self.done = not places.total
-        self.changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
     def linked(self) -> bool:
@@ -211,11 +211,6 @@ class Supply:
                         return link.rest.popleft()
                 self._news.wait()
 
-    def clear(self) -> None:
-        """Make `changed` unreadable until the next change."""
-        with suppress(BlockingIOError):
-            os.eventfd_read(self.changed)
-
     def finish(self) -> None:
         """The destination is known to have all, though it could not say so itself."""
         self.done = True
@@ -233,10 +228,6 @@ class Supply:
                 link.sock.sendall(Message(Kind.LOST).encode())
         self._tell()
 
-    def _tell(self) -> None:
-        with suppress(OSError):
-            os.eventfd_write(self.changed, 1)
-
     def _detach(self) -> None:
         with self._news:
             link, self._link = self._link, None
@@ -253,6 +244,4 @@ class Supply:
         """End the link and the threads; may be called again.  The backing stays the caller's."""
         self._closed = True
         self._detach()
-        if self.changed >= 0:
-            os.close(self.changed)
-            self.changed = -1
+        self._silence()
