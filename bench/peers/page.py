@@ -8,6 +8,7 @@ from bench.peers.demands import DEMANDS, Judged, judge
 from bench.peers.plot import scaling_plot
 from bench.peers.results import PlaceResults, Results
 from bench.peers.tables import HEADS, NAMES, cells, details, facts_text
+from phaul.report.html.head import page_head
 from phaul.report.html.markup import Markup, el, join
 from phaul.report.html.style import CSS
 
@@ -15,7 +16,6 @@ __all__ = ["page", "picture"]
 
 _WIDE: Final = 810.0
 _NARROW: Final = 340.0
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PEERS: Final = """
 .hand { --mark: var(--soft); } .original { --mark: var(--dirty); } .phaul { --mark: var(--sent); }
 .full { --mark: var(--predicted); } .post { --mark: var(--speed); }
@@ -27,16 +27,7 @@ _BADGES: Final = {"met": "ok", "missed": "no", "no figure": "warning"}
 
 def page(results: Results) -> str:
     """All of it as HTML."""
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("meta", name="color-scheme", content="light dark"),
-        el("link", rel="icon", href="data:,"),
-        el("title", "phaul beside its peers"),
-        el("style", Markup(CSS + _PEERS)),
-    )
+    head = page_head("phaul beside its peers", _PEERS)
     header = el(
         "header",
         el("h1", "phaul beside its peers"),

@@ -7,9 +7,9 @@ from typing import Final
 
 from phaul.protocol.preflight import Finding, Level
 from phaul.report.findings import in_order
+from phaul.report.html.head import page_head
 from phaul.report.html.markup import Markup, el, join
 from phaul.report.html.rounds import rounds_plot
-from phaul.report.html.style import CSS
 from phaul.report.html.svg import rect
 from phaul.report.html.tables import plan_table, rounds_table
 from phaul.report.html.timeline import known_beginnings, timeline
@@ -20,22 +20,11 @@ __all__ = ["page"]
 
 _WIDE: Final = 810.0
 _NARROW: Final = 330.0
-# Nothing is loaded and nothing runs, whatever the page came to contain.
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(report: Report) -> str:
     """`report` as one HTML page that needs nothing else."""
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("meta", name="color-scheme", content="light dark"),
-        el("link", rel="icon", href="data:,"),
-        el("title", f"{_headline(report)} \u2013 phaul"),
-        el("style", Markup(CSS)),
-    )
+    head = page_head(f"{_headline(report)} \u2013 phaul")
     main = el(
         "main",
         _figures(report),
