@@ -32,6 +32,7 @@ from bench.peers.share import CRIU, own_share, within
 from phaul.cli.render.outcome import Moved, NotMoved
 from phaul.errors import CgroupError
 from phaul.report import Report
+from tests.pipes import large_pipes
 from tests.victims.harness import Victim, VictimError, start
 
 BEAT_US: Final = {"native": 500, "guest": 2000}
@@ -240,7 +241,7 @@ def main() -> None:
         wanted = thinned(wanted)
     with (
         machine.mounted() as folder,
-        machine.large_pipes(),
+        large_pipes(),
         closing(Bench(place, folder)) as bench,
     ):
         for line in bench.run(wanted, asked.turns):

@@ -13,12 +13,10 @@ from typing import Final
 
 from phaul import __version__
 from phaul.cgroups import Cgroups
-from phaul.criu.lazydump import PIPE
 
-__all__ = ["Group", "facts", "free_mb", "large_pipes", "migrate_options", "mounted", "tracked"]
+__all__ = ["Group", "facts", "free_mb", "migrate_options", "mounted", "tracked"]
 
 _FOLDER: Final = Path("/run/phaul-bench")
-_MOST_PIPE: Final = Path("/proc/sys/fs/pipe-max-size")
 _TO_END_S: Final = 30.0
 _INTO: Final = ("/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"')
 
@@ -83,17 +81,6 @@ def mounted() -> Iterator[Path]:
     finally:
         subprocess.run(["umount", str(_FOLDER)], check=False, timeout=_TO_END_S)
         _FOLDER.rmdir()
-
-
-@contextmanager
-def large_pipes() -> Iterator[None]:
-    """Let CRIU have the pipes of a post-copy, also without CAP_SYS_RESOURCE."""
-    before = _MOST_PIPE.read_text()
-    _MOST_PIPE.write_text(str(max(int(before), PIPE)))
-    try:
-        yield
-    finally:
-        _MOST_PIPE.write_text(before)
 
 
 def tracked() -> bool:

@@ -8,12 +8,12 @@ import pytest
 
 from bench.peers.contenders import CONTENDERS, contender
 from bench.peers.inside import Bench
-from bench.peers.machine import large_pipes
 from bench.peers.results import Facts, LeftOut, Taken
 from bench.peers.scenarios import Scenario
 from bench.peers.share import CRIU
 from phaul.cgroups import Cgroups
 from tests.engine.conftest import SLOW
+from tests.pipes import large_pipes
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 * SLOW)]
 

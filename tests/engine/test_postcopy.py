@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from phaul.criu.lazydump import PIPE
 from phaul.errors import PageStoreError
 from phaul.pages.remote import CriuPages
 from phaul.pages.remote.link import Message
@@ -22,20 +21,17 @@ from tests.engine.groups import groups_left, seen_counter, stands_still
 from tests.engine.lazy_restore import make_hybrid
 from tests.engine.near_side import NearSide, left, move
 from tests.engine.test_page_store import moved, victims
+from tests.pipes import large_pipes
 from tests.victims.harness import Victim
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 * SLOW)]
-
-LIMIT = Path("/proc/sys/fs/pipe-max-size")
 
 
 @pytest.fixture(autouse=True)
 def _pipes() -> Iterator[None]:
     """CRIU gets its pipes, also without CAP_SYS_RESOURCE."""
-    before = LIMIT.read_text()
-    LIMIT.write_text(str(max(int(before), PIPE)))
-    yield
-    LIMIT.write_text(before)
+    with large_pipes():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from tests.faults.network import LISTEN, Service, cable
 from tests.faults.plan import FaultPoint, Kind
 from tests.hosts.machine import Host, Hosts
 from tests.hosts.subject import FIRST_PID, VICTIMS, Subject
+from tests.pipes import LIMIT
 from tests.victims.harness import Report, Victim, VictimError, start
 
 __all__ = ["FOLDER", "Sufferer", "furnish", "suffering"]
@@ -22,7 +23,6 @@ _OWN: Final = Path("/srv/lines")
 """What only host1 has."""
 _TREE: Final = Path("/srv/tree")
 """Of each host's own: CRIU's restore replaces a socket's file, and so a rollback would lose it."""
-_PIPES: Final = Path("/proc/sys/fs/pipe-max-size")
 _LEAVER: Final = Path(__file__).with_name("leaver.sh")
 
 _WORDS: Final = {
@@ -90,7 +90,7 @@ def suffering(hosts: Hosts, fault: FaultPoint, number: int) -> Iterator[Sufferer
     report = FOLDER / f"report-{number}.json"
     FOLDER.mkdir(exist_ok=True)
     if fault.way:
-        _PIPES.write_text(str(PIPE))
+        LIMIT.write_text(str(PIPE))
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(FIRST_PID + 40 * (number % 250)))
     pid = start([VICTIMS / words[0], *words[1:], "--report", report])
     subject = Subject(words[0], pid, report)

@@ -1,11 +1,10 @@
 """Post-copy, cut at its steps: what may be lost is said, and two never run."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.faults.plan import FaultPoint
 from tests.faults.runner import Summary, run
+from tests.pipes import restored
 
 CASES = """
 none
@@ -33,7 +32,6 @@ cut who=both channel=control flow=ask at=ask/commit-
 cut who=both channel=memory flow=ask at=ask/restore+
 link at=event/running time=0.3
 """
-LIMIT = Path("/proc/sys/fs/pipe-max-size")
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +44,8 @@ def summary() -> Summary:
             faults.append(
                 FaultPoint.parse(" ".join((kind, "victim=dirtier", "way=post-copy", *rest)))
             )
-    before = LIMIT.read_text()
-    try:
+    with restored():  # the lanes raise it
         return run(faults, len(faults), lanes=2)
-    finally:
-        LIMIT.write_text(before)
 
 
 @pytest.mark.timeout(600)

@@ -5,16 +5,13 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from phaul.criu.lazydump import PIPE
 from tests.hosts.command import Command, Outcome, Running
 from tests.hosts.machine import Host, Hosts
 from tests.hosts.subject import StartSubject, Subject
-
-LIMIT = Path("/proc/sys/fs/pipe-max-size")
+from tests.pipes import LIMIT, large_pipes
 
 VICTIMS = [
     ("dirtier", ("--size-mb", "64", "--kinds", "private:2,shared")),
@@ -28,10 +25,8 @@ VICTIMS = [
 @pytest.fixture(autouse=True)
 def _pipes() -> Iterator[None]:
     """CRIU gets its pipes, also without CAP_SYS_RESOURCE."""
-    before = LIMIT.read_text()
-    LIMIT.write_text(str(max(int(before), PIPE)))
-    yield
-    LIMIT.write_text(before)
+    with large_pipes():
+        yield
 
 
 @pytest.mark.parametrize(("name", "options"), VICTIMS, ids=[name for name, _ in VICTIMS])
