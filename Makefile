@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml
 export PYTHONPATH := src:.
 
-.PHONY: demo test unit engine hosts vm faults faults-vm lint format bench peers setup lab descriptors requirements clean
+.PHONY: demo test unit engine hosts vm search faults faults-vm lint format bench peers setup lab descriptors requirements clean
 
 demo: setup lab ## two machines on this one, and a process moved between them
 	$(PYTHON) -m examples.demo
@@ -15,6 +15,9 @@ test: setup lab ## linters, unit tests, the real CRIU natively, two hosts, fault
 
 unit engine hosts vm: setup lab ## one of the suites
 	$(PYTHON) -m tools.run_tests $@
+
+search: setup ## the property tests with other examples each time, and more of them
+	$(PYTHON) -m pytest -q -m hypothesis --hypothesis-profile=search tests/unit
 
 faults: setup lab ## 1,000 faults in migrations, each judged; SEED=N, CASES=N, or CASE='TEXT' of a failure
 	$(PYTHON) -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(if $(CASE),--case '$(CASE)')

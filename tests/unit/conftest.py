@@ -16,8 +16,10 @@ from hypothesis import settings
 from phaul import Client, Config, Criu, Event, Server
 from tests.unit.scenario import Note, Scenario, read_notes
 
-# How long an example takes is the machine's business.
-settings.register_profile("phaul", deadline=None)
+# How long an example takes is the machine's business.  `make test` tries the same examples each
+# time, so that what fails is what was changed; `make search` tries others, and more of them.
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.register_profile("phaul", deadline=None, derandomize=True)
 settings.load_profile("phaul")
 
 FAKE = Path(__file__).with_name("fake_criu.py")

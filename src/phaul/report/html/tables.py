@@ -1,5 +1,6 @@
 """The same in numbers: the rounds, and the plan against what came.  Pure."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -87,8 +88,9 @@ def _pair(
     name: str, planned: float | None, came: float | None, said: Callable[[float | None], str]
 ) -> _Pair:
     apart = ""
-    if planned and came is not None and planned > 0:
-        share = round((came / planned - 1) * 100)
+    ratio = came / planned if came is not None and planned and planned > 0 else math.nan
+    if math.isfinite(ratio):
+        share = round((ratio - 1) * 100)
         apart = f"{share:+d} %".replace("-", "\u2212") if share else "as planned"
     return name, _or_dash(planned, said), _or_dash(came, said), apart
 

@@ -1,4 +1,5 @@
 import re
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import ClassVar
@@ -107,6 +108,13 @@ def test_whatever_is_reported_makes_a_sound_page(report: Report) -> None:
         for element in drawing.iter():
             for name in ("x", "y", "width", "height", "cx", "cy", "x1", "y2"):
                 assert re.fullmatch(r"-?[\d.]+", element.get(name, "0")), element.attrib
+
+
+def test_a_round_of_no_time_has_no_bandwidth() -> None:
+    # The smallest time there is: bytes in a second come to infinity.
+    instant = change(REPORT.rounds[0], seconds=sys.float_info.min)
+    tags = read(page(change(REPORT, rounds=(instant,))))
+    assert tags.seen <= USUAL
 
 
 def test_what_comes_from_outside_is_text() -> None:
