@@ -52,9 +52,6 @@ def move(pid: int, target: str, work_dir: Path, say: Callable[[phaul.Event], Non
             memory_fd=memory.fileno(),
             work_dir=work_dir,
             peer_criu=server.criu_version(),
-            # Without connections to be kept there is nothing to lock, and CRIU would leave its
-            # nft table behind on the source.
-            options=phaul.CriuOptions(network_lock=phaul.NetworkLock.SKIP),
             # A final dump of 2 MiB takes no longer than one of nothing, on most links.
             stop_rule=phaul.StopRule(min_pages=512),
         )

@@ -189,5 +189,6 @@ async def _end(cage: Cage | None) -> None:
 def criu_options(wanted: m.RestoreOptions) -> CriuOptions:
     """The options for CRIU."""
     fields = {name: getattr(wanted, name) for name in wanted.__struct_fields__}
-    fields["network_lock"] = NetworkLock(wanted.network_lock)
+    lock = wanted.network_lock
+    fields["network_lock"] = None if lock is None else NetworkLock(lock)
     return CriuOptions(**fields)

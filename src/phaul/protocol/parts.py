@@ -74,8 +74,8 @@ class RestoreOptions(Part, frozen=True, kw_only=True):
     cpu_cap: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     manage_cgroups_mode: Annotated[int, Meta(ge=0, le=64)] | None = None
     empty_ns: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
-    network_lock: Annotated[int, Meta(ge=1, le=3)] = 2
-    """The value of a NetworkLock; 2 is nftables."""
+    network_lock: Annotated[int, Meta(ge=1, le=3)] | None = None
+    """The value of a NetworkLock."""
 
     def __post_init__(self) -> None:
         if self.tcp_established and self.tcp_close:

@@ -23,7 +23,7 @@ import msgspec
 from phaul.criu.engine import Engine, Facts
 from phaul.criu.facts import host_facts
 from phaul.criu.fitness import privileges
-from phaul.criu.rpc import CriuOptions, NetworkLock
+from phaul.criu.rpc import CriuOptions
 from phaul.criu.workers import examine_anew
 from phaul.errors import CriuError, IncompatibleTarget, PhaulError, ProtocolError, Refused
 from phaul.facts import Survey
@@ -221,20 +221,14 @@ class Preflight:
 
     def criu_options(self) -> CriuOptions:
         """What the tree needs of the dump."""
-        # Without connections to be kept there is nothing to lock, and no table is left behind.
-        lock = NetworkLock.NFTABLES if self._options.tcp_established else NetworkLock.SKIP
         return CriuOptions(
-            network_lock=lock,
-            **{f.name: getattr(self._options, f.name) for f in fields(self._options)},
+            **{f.name: getattr(self._options, f.name) for f in fields(self._options)}
         )
 
     def restore_options(self) -> m.RestoreOptions:
         """What the tree needs of the restore."""
         names = {f.name for f in fields(self._options)} & set(m.RestoreOptions.__struct_fields__)
-        lock = NetworkLock.NFTABLES if self._options.tcp_established else NetworkLock.SKIP
-        return m.RestoreOptions(
-            network_lock=lock, **{name: getattr(self._options, name) for name in names}
-        )
+        return m.RestoreOptions(**{name: getattr(self._options, name) for name in names})
 
     def require_passed(self) -> None:
         """Raise Refused, or IncompatibleTarget, if something would make the migration fail."""

@@ -43,7 +43,7 @@ def _strategy(name: str) -> st.SearchStrategy[Any]:
     if name in {"external", "skip_mnt", "enable_fs", "irmap_scan_paths"}:
         return TEXTS
     if name == "network_lock":
-        return st.sampled_from(NetworkLock)
+        return st.none() | st.sampled_from(NetworkLock)
     if name == "pre_dump_mode":
         return st.sampled_from(PreDumpMode)
     if name in {"freeze_cgroup", "lsm_profile", "config_file", "root"}:
@@ -76,6 +76,9 @@ def test_all_options_reach_the_wire(options: CriuOptions, kind: RequestType) -> 
             assert tuple((i.key, i.fd) for i in opts.inherit_fd) == value
         elif isinstance(value, tuple):
             assert tuple(getattr(opts, spec.name)) == value
+        elif spec.name == "network_lock" and value is None:
+            connected = options.tcp_established
+            assert opts.network_lock == (NetworkLock.NFTABLES if connected else NetworkLock.SKIP)
         elif value is None or value is False:
             assert not opts.HasField(spec.name)
         else:

@@ -96,7 +96,7 @@ options = st.builds(
     shell_job=st.booleans(),
     tcp_established=st.booleans(),
     timeout=st.none() | st.integers(0, 86_400),
-    network_lock=st.integers(1, 3),
+    network_lock=st.none() | st.integers(1, 3),
 )
 valid: st.SearchStrategy[Any] = st.one_of(
     st.builds(
