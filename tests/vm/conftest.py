@@ -15,6 +15,7 @@ from tools.guests import COMPAT, CURRENT, ENVIRONMENT, PROJECT, install, install
 
 PHAUL = "/usr/local/bin/phaul"
 """By its path: the guests' agent has a short PATH."""
+UNIT = "/sys/fs/cgroup/unit"
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +96,21 @@ def victim(lab: Lab) -> Iterator[Callable[..., Subject]]:
     yield start
     for subject in started:
         subject.stop(*lab.guests)
+
+
+@pytest.fixture
+def unit(lab: Lab) -> Iterator[Callable[[Subject], None]]:
+    """Puts a victim into a cgroup of its own; the group is removed on both guests."""
+
+    def put(subject: Subject) -> None:
+        lab.src.sh(f"mkdir -p {UNIT}; echo {subject.pid} >{UNIT}/cgroup.procs")
+
+    yield put
+    for guest in lab.guests:
+        guest.sh(
+            f"test ! -d {UNIT} || {{ for pid in $(cat {UNIT}/cgroup.procs); do "
+            f"kill -9 $pid; done; sleep 0.5; rmdir {UNIT}; }}"
+        )
 
 
 def run_pytest(guest: Guest, *words: str) -> str:

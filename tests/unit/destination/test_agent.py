@@ -196,11 +196,14 @@ async def test_what_is_no_message_ends_it(fake: Fake, tmp_path: Path, payload: b
     assert both.left() == []
 
 
-async def test_random_messages_never_leave_a_file_behind(fake: Fake, tmp_path: Path) -> None:
-    """Some thousand messages and scraps, right and wrong, in any order; each seed by itself."""
-    for seed in range(100):
+@pytest.mark.parametrize("tens", range(5))
+async def test_random_messages_never_leave_a_file_behind(
+    fake: Fake, tmp_path: Path, tens: int
+) -> None:
+    """Some hundred messages and scraps, right and wrong, in any order; each seed by itself."""
+    for seed in range(10 * tens, 10 * tens + 10):
         rng = random.Random(seed)
-        async with talk(fake, tmp_path / "in", silence=5) as both:
+        async with talk(fake, tmp_path / "in", silence=1) as both:
             try:
                 if rng.random() < 0.7:
                     await both.caller.hello(HELLO, LIMIT)
@@ -214,7 +217,8 @@ async def test_random_messages_never_leave_a_file_behind(fake: Fake, tmp_path: P
 
 
 def _scrap(rng: random.Random) -> bytes:
-    harmless = tuple(r for r in REQUESTS if not isinstance(r, m.Hello | m.Survey))
+    # Prepare waits half a minute for a memory channel, which never comes here.
+    harmless = tuple(r for r in REQUESTS if not isinstance(r, m.Hello | m.Survey | m.Prepare))
     match rng.randrange(5):
         case 0:
             return rng.randbytes(rng.randrange(1, 64))
