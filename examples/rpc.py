@@ -33,7 +33,7 @@ class RemoteServer:
         return Version(major, minor, sublevel)
 
     def start_iteration(self) -> None:
-        """Have the page server of one more round started there."""
+        """Have one more round received there."""
         self._call("start_iteration")
 
     def stop_iteration(self) -> None:

@@ -39,7 +39,7 @@ class Criu:
 
         On return the tree stands frozen, its memory has arrived on the destination, and the
         result's images are to be copied there.  Raises CriuError and what the destination says of
-        its page server; the tree runs on then.
+        the memory; the tree runs on then.
         """
         return anyio.from_thread.run(self._cutover.dump)
 

@@ -28,8 +28,8 @@ class Server:
     """The destination's end of one migration; a context manager.
 
     Raises PreflightError if CRIU, the memory socket or the work directory cannot be used.  Its
-    methods may be called from any thread, one at a time.  It has a thread of its own, which watches
-    the page server while the source sends.
+    methods may be called from any thread, one at a time.  It has a thread of its own, and another
+    in each round, which receives what the source sends.
     """
 
     def __init__(self, config: Config) -> None:
@@ -47,11 +47,11 @@ class Server:
         return self._session.last_images_dir
 
     def start_iteration(self) -> None:
-        """Start the page server of one more round; raises CriuError, MemoryChannelError."""
+        """Receive one more round; raises MemoryChannelError, WorkDirError, ImageError."""
         self._running.call(self._session.start_iteration())
 
     def stop_iteration(self) -> None:
-        """Wait until the round is written; raises CriuError if the page server failed."""
+        """Wait until the round is written; raises PageStoreError, ImageError if it failed."""
         self._running.call(self._session.stop_iteration())
 
     async def start_iteration_async(self) -> None:

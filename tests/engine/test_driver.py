@@ -9,10 +9,11 @@ import pytest
 from phaul.criu.engine import OLDEST, Engine
 from phaul.criu.images import read_dump_stats, read_inventory, read_pagemap
 from phaul.criu.operation import Operation, directory_fd
-from phaul.criu.page_server import PageServer
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.workers import Workers
+from phaul.destination.reception import Reception
 from phaul.errors import CriuError, FeatureMissing
+from phaul.storage.workdir import ImagesDir
 from tests.engine.conftest import SLOW, StartVictim, criu_processes
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120 * SLOW)]
@@ -84,7 +85,11 @@ def test_dump_held_looked_at_and_refused(
 
     async def main() -> None:
         ours, theirs = (sock.fileno() for sock in memory)
-        server = await PageServer.start(ENGINE.worker((theirs,)), there, None, theirs, 2)
+        async with Workers(ENGINE) as workers:
+            wide = (await workers.examine()).version.wide_page_server
+        reception = Reception.start(
+            ImagesDir(there, None), theirs, None, None, wide=wide, host="destination"
+        )
         async with ENGINE.worker(pass_fds=(ours,)) as worker:
             with directory_fd(here) as descriptor:
                 request = Request(
@@ -105,8 +110,9 @@ def test_dump_held_looked_at_and_refused(
                 await operation.begin()
                 await operation.until(Stage.POST_DUMP)
             with anyio.fail_after(60 * SLOW):
-                await server.wait()
-                await server.worker.close()
+                await reception.wait()
+            reception.close()
+            reception.intake.close()
             assert dirtier.alive()
             await operation.release()
             await operation.finish()

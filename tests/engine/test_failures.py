@@ -1,7 +1,6 @@
 """What goes wrong in the middle: the victim runs on, the error names the cause, nothing is left."""
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -82,16 +81,6 @@ def check_untouched(victim: Victim, error: phaul.PhaulError, work: Path) -> None
     assert list(work.rglob("*.img")) == []
 
 
-def kill_page_server(near: socket.socket, far: socket.socket) -> None:
-    """Kill the page server, which is the child of a worker."""
-    for pid in criu_processes():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"page-server" in words:
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError("no page server is running")
-
-
 def close_source(near: socket.socket, far: socket.socket) -> None:
     near.shutdown(socket.SHUT_RDWR)
 
@@ -103,9 +92,8 @@ def close_destination(near: socket.socket, far: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("action", "cause"),
     [
-        (kill_page_server, "page server was killed by SIGKILL"),
-        (close_source, "Broken pipe|Connection reset|socket was closed|not flushed"),
-        (close_destination, "Broken pipe|Connection reset|socket was closed|not flushed"),
+        (close_source, "in the middle of a round"),
+        (close_destination, "in the middle of a round"),
     ],
 )
 def test_memory_channel_breaks_in_the_middle(

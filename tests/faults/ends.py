@@ -37,8 +37,6 @@ __all__ = [
 _NAMES = {
     RequestType.DUMP: "dump",
     RequestType.RESTORE: "restore",
-    RequestType.PAGE_SERVER_CHLD: "pages",
-    RequestType.WAIT_PID: "pages",
 }
 
 
@@ -112,7 +110,7 @@ def watch_criu(leash: Leash) -> None:
 
     async def watched_send(self: swrk.Swrk, request: Request) -> None:
         if name := _NAMES.get(request.type):
-            tell(self, name, "wait" if request.type is RequestType.WAIT_PID else "request")
+            tell(self, name, "request")
         await send(self, request)
 
     async def watched_receive(self: swrk.Swrk, request: str) -> Response:
@@ -120,9 +118,8 @@ def watch_criu(leash: Leash) -> None:
         kind = RequestType[request] if request in RequestType.__members__ else None
         if kind in _NAMES:
             stage = response.stage.value if response.script is not None and response.stage else ""
-            ended = "ended" if kind is RequestType.WAIT_PID else "answer"
             at[id(self)] = stage
-            tell(self, _NAMES[kind], stage or ended)
+            tell(self, _NAMES[kind], stage or "answer")
         return response
 
     async def watched_answer(self: swrk.Swrk, *, accept: bool) -> None:

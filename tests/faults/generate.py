@@ -39,7 +39,7 @@ _BYTES: Final = {
     ("memory", "answer"): dict.fromkeys(_VICTIMS, 6),
 }  # fmt: skip
 """About as many as pass in each flow: a byte below it is reached."""
-_CRIU: Final = ("pages", "dump", "restore")
+_CRIU: Final = ("dump", "restore")
 _BEFORE_RESTORE: Final = TIMELINE[
     TIMELINE.index("ask/hello+") : TIMELINE.index("criu/restore/request")
 ]
@@ -95,7 +95,7 @@ def _one(chance: random.Random, kind: Kind) -> FaultPoint:
         case Kind.KILL:
             who = chance.choice(("source", "agent", *_CRIU, "keeper"))
             at = chance.choice(steps_of(who))
-            if who in ("agent", "pages", "restore") and chance.random() < _WITH_CONNECTIONS:
+            if who in ("agent", "restore") and chance.random() < _WITH_CONNECTIONS:
                 victim = "tcp"
             # The person comes at once, or when the lease is over.
             late = who == "source" and at in UNSETTLED and chance.random() < 0.3

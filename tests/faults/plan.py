@@ -5,8 +5,8 @@
 
 The second fault is one of the settlement.  A step is `event/NAME` (a report event of the source),
 `ask/NAME-`, `ask/NAME+` (a message, before and after it is passed on), `answer/NAME-` (the answer
-to it), or `criu/dump/NAME`, `criu/pages/NAME`, `criu/restore/NAME` (before a packet from or to that
-CRIU goes on).  In a settlement each has `settle/` before it.
+to it), or `criu/dump/NAME`, `criu/restore/NAME` (before a packet from or to that CRIU goes on).  In
+a settlement each has `settle/` before it.
 """
 
 from dataclasses import dataclass, fields
@@ -52,7 +52,7 @@ class Kind(Enum):
 class FaultPoint:
     """One fault.  What is "" or -1 has no meaning for its kind.
 
-    `way` is post-copy, or else stop and copy.  `who` is a process (source, agent, dump, pages,
+    `way` is post-copy, or else stop and copy.  `who` is a process (source, agent, dump,
     restore, keeper), a host for a disk, or who notices a cut (source, agent, both).  `channel` is
     control or memory, `flow` ask or answer, `byte` counts what has passed there.  `time` is in
     seconds, or EVER, or LATE.  `number` is of the kind's own.

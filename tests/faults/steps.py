@@ -16,10 +16,10 @@ event/checked event/planned
 journal/source/running
 ask/prepare journal/destination/receiving answer/prepare
 event/started event/pre-copy-stopped
-ask/start-round criu/pages/request criu/pages/answer criu/pages/wait answer/start-round
+ask/start-round answer/start-round
 event/cutover-started
 criu/dump/request criu/dump/pre-dump criu/dump/query-ext-files criu/dump/post-dump
-ask/stop-round criu/pages/ended answer/stop-round
+ask/stop-round answer/stop-round
 journal/source/locked
 event/held
 ask/image ask/image#5
@@ -57,7 +57,6 @@ UNSETTLED: Final = TIMELINE[TIMELINE.index("journal/source/locked+") :]
 _LIVES: Final = {
     "source": ("event/connecting", "event/finished"),
     "agent": ("ask/hello-", "answer/bye-"),
-    "pages": ("criu/pages/request", "criu/pages/ended"),
     "dump": ("criu/dump/request", "criu/dump/answer"),
     "restore": ("criu/restore/request", "criu/restore/answer"),
     "keeper": ("memory/ready", "criu/dump/answer"),  # soon after, its end is the process's

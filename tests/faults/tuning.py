@@ -37,7 +37,6 @@ _CONSTANTS: Final = {
     "phaul.subjects.apart": {"_WAIT_S": 3.0},
     "phaul.criu.swrk": {"_END_GRACE_S": 1.5},
     "phaul.criu.operation": {"_REFUSED_S": 4.0},
-    "phaul.criu.page_server": {"_START_S": 4.0},
     "phaul.criu.engine": {"_QUERY_S": 4.0},
 }
 _TIMEOUTS: Final = {

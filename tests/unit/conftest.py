@@ -127,8 +127,8 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     made = make_fake(directory)
     yield made
     for note in made.notes():
-        if note.what in {"restored", "page-server"} or note.worker:
-            _end(note.pid if note.what in {"restored", "page-server"} else note.worker)
+        if note.what == "restored" or note.worker:
+            _end(note.pid if note.what == "restored" else note.worker)
 
 
 def _end(pid: int) -> None:

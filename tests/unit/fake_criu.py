@@ -1,9 +1,8 @@
 """A stand-in for CRIU: `fake_criu.py SCENARIO.json swrk FD` speaks the wire protocol of its RPC.
 
 It looks descriptors up as CRIU does, through /proc of whoever holds the other end of its socket,
-writes the files that phaul reads, and moves some bytes through the memory socket: a u64 length and
-that many bytes, which the page server acknowledges with one.  A dump stops its process with
-SIGSTOP, and continues or kills it in the end.
+writes the files that phaul reads, and sends some pages through the memory socket as CRIU does.  A
+dump stops its process with SIGSTOP, and continues or kills it in the end.
 """
 
 import json
@@ -16,18 +15,20 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / "src"), str(_ROOT)]
 
 from phaul.criu.messages import message_class  # noqa: E402
-from phaul.criu.rpc import RequestType  # noqa: E402
-from tests.unit.scenario import Dump, Fault, PageServing, Scenario  # noqa: E402
+from phaul.criu.rpc import RequestType, Version  # noqa: E402
+from phaul.pages.pageserver import CLOSED, PARENT, PRESENT  # noqa: E402
+from phaul.pages.receiving import Commands, Kind, Map  # noqa: E402
+from phaul.pages.receiving.wire import Add, Close, Open  # noqa: E402
+from phaul.pages.store.index import PAGE  # noqa: E402
+from tests.unit.scenario import Dump, Fault, Scenario  # noqa: E402
 
-_PAGE_SERVER_ANSWER = 5
 _U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
 
 
 def image(magics: tuple[int, ...], *messages: bytes) -> bytes:
@@ -235,9 +236,9 @@ class Worker:
         (images / "inventory.img").write_bytes(inventory())
         (images / "pstree.img").write_bytes(b"tree")
         try:
-            _send_all(packet.opts.ps.fd, _U64.pack(dump.send_bytes) + bytes(dump.send_bytes))
-            if not os.read(packet.opts.ps.fd, 1):
-                raise OSError(0, "no acknowledgement")
+            wide = Version(*self.scenario.version).wide_page_server
+            later = bool(packet.opts.parent_img)
+            send_pages(packet.opts.ps.fd, packet.opts.pid, dump, wide=wide, later=later)
         except OSError as err:
             line = f"Can't write pages to socket: {err.strerror}"
             text = f"(00.012345) Error (criu/page-xfer.c:202): page-xfer: {line}\n"
@@ -249,28 +250,6 @@ class Worker:
         if fault.kind not in ("hang", "stubborn"):
             os.kill(packet.opts.pid, signal.SIGCONT)
         self.fail(fault, packet.type, log)
-
-    def on_page_server_chld(self, packet: Any, images: Path) -> None:  # noqa: ANN401
-        number = self.asked("PAGE_SERVER_CHLD") - 1
-        served = self.scenario.page_servers[min(number, len(self.scenario.page_servers) - 1)]
-        self.served = served
-        log = images / packet.opts.log_file
-        if served.fault:
-            self.fail(served.fault, _PAGE_SERVER_ANSWER, log)
-        if packet.opts.parent_img:
-            (images / "parent").symlink_to(packet.opts.parent_img)
-        pid = os.fork()
-        if not pid:
-            self.sock.close()
-            _serve_pages(packet.opts.ps.fd, images, log, served)
-        self.note("page-server", pid=pid)
-        self.answer(_PAGE_SERVER_ANSWER, ps={"pid": pid})
-
-    def on_wait_pid(self, packet: Any, _images: Path | None) -> None:  # noqa: ANN401
-        if self.served.worker_dies:
-            os.kill(os.getpid(), signal.SIGKILL)
-        _, status = os.waitpid(packet.pid, 0)
-        self.answer(packet.type, status=status)
 
     def on_restore(self, packet: Any, images: Path) -> None:  # noqa: ANN401
         restore = self.scenario.restore
@@ -332,32 +311,33 @@ def _send_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _read_exactly(descriptor: int, count: int) -> bool:
-    while count:
-        data = os.read(descriptor, min(count, 1 << 16))
-        if not data:
-            return False
-        count -= len(data)
-    return True
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = os.read(descriptor, count - len(data))
+        if not part:
+            raise OSError(0, "no acknowledgement")
+        data += part
+    return data
 
 
-def _serve_pages(descriptor: int, images: Path, log: Path, served: PageServing) -> NoReturn:
-    status = served.status
-    try:
-        length = os.read(descriptor, _U64.size)
-        if len(length) == _U64.size and _read_exactly(descriptor, _U64.unpack(length)[0]):
-            os.write(descriptor, b"a")
-            (images / "pages-1.img").write_bytes(b"pages")
-        else:
-            status = 1
-            log.write_text("(00.1) Error (criu/page-xfer.c:9): page-xfer: Socket was closed\n")
-        while served.linger and os.read(descriptor, 4096):
-            pass
-        if served.log:
-            log.write_text(served.log)
-    except OSError:
-        status = 1
-    os._exit(status)
+def send_pages(descriptor: int, pid: int, dump: Dump, *, wide: bool, later: bool) -> None:
+    """Send a round; a `later` one finds its first page in the one before."""
+    wire, of = Commands(wide=wide), Map(Kind.PROCESS, pid)
+    _send_all(descriptor, wire.encode(Open(of, answered=True)))
+    if _read_exactly(descriptor, 1) != bytes([later]):
+        raise OSError(0, "another parent")
+    at = PAGE
+    if later:
+        _send_all(descriptor, wire.encode(Add(of, at, 1, PARENT)))
+        at += PAGE
+    add = Add(of, at, dump.send_pages, PRESENT)
+    _send_all(descriptor, wire.encode(add) + bytes(dump.send_pages * PAGE))
+    if dump.unfounded:
+        _send_all(descriptor, wire.encode(Add(of, 1 << 40, 1, PARENT)))
+    _send_all(descriptor, wire.encode(Close()))
+    if _read_exactly(descriptor, len(CLOSED)) != CLOSED:
+        raise OSError(0, "it was not taken")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Dump", "Fault", "Note", "PageServing", "Restore", "Scenario", "read_notes"]
+__all__ = ["Dump", "Fault", "Note", "Restore", "Scenario", "read_notes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,10 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Dump:
-    """A pre-dump or a dump: its statistics, the bytes that it sends, and its fault.
+    """A pre-dump or a dump: its statistics, the pages that it sends, and its fault.
 
+    `unfounded`: it says that one more is in the round before, which has it not: what receives that
+    breaks the round off.
     `fault_at`: "begin", before any memory is sent; "sent", after; "released", after `post-dump`
     was accepted and before the kill; "killed", after the kill.
     """
@@ -48,27 +50,13 @@ class Dump:
     pages_skipped_parent: int = 0
     freezing_us: int = 1000
     frozen_us: int = 2000
-    send_bytes: int = 5000
+    send_pages: int = 2
+    unfounded: bool = False
     write_stats: bool = True
     reach_post_dump: bool = True
     network_lock: bool = False
     fault: Fault | None = None
     fault_at: Literal["begin", "sent", "released", "killed"] = "begin"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageServing:
-    """A page server: `fault` of its start, then `status` and `log` at its end.
-
-    `linger` makes it read on after the round's end, until its socket ends.
-    """
-
-    fault: Fault | None = None
-    status: int = 0
-    log: str = ""
-    linger: bool = False
-    worker_dies: bool = False
-    """The worker is killed when asked to wait, and leaves the page server behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +71,7 @@ class Restore:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """All of it.  `rounds` and `page_servers` are taken in order, the last one again and again."""
+    """All of it.  `rounds` are taken in order, the last one again and again."""
 
     notes: str
     """The file to which every request is noted, a JSON line each."""
@@ -98,7 +86,6 @@ class Scenario:
     rounds: tuple[Dump, ...] = (Dump(), Dump(pages_written=10))
     final: Dump = field(default_factory=lambda: Dump(pages_written=5))
     restore: Restore = field(default_factory=Restore)
-    page_servers: tuple[PageServing, ...] = (PageServing(),)
 
     def write(self, path: Path) -> None:
         """Write the scenario to `path`."""
@@ -110,8 +97,7 @@ class Scenario:
         wire = json.loads(path.read_text())
         for name in ("start", "check", "features", "cpuinfo"):
             wire[name] = _fault(wire[name])
-        for name, kind in (("rounds", Dump), ("page_servers", PageServing)):
-            wire[name] = tuple(kind(**_with_fault(part)) for part in wire[name])
+        wire["rounds"] = tuple(Dump(**_with_fault(part)) for part in wire["rounds"])
         wire["final"] = Dump(**_with_fault(wire["final"]))
         wire["restore"] = Restore(**_with_fault(wire["restore"]))
         return cls(**wire)

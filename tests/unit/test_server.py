@@ -1,6 +1,8 @@
 """What the synchronous surface adds to the destination's session."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,20 +17,44 @@ from phaul.errors import (
     CriuTooOld,
     CriuUnfit,
     DescriptorError,
+    PageStoreError,
     UsageError,
     WorkDirError,
 )
 from tests.unit.conftest import Fake, descriptors
-from tests.unit.scenario import Fault, PageServing
+from tests.unit.fake_criu import inventory
+from tests.unit.rounds import ROUND, UNFOUNDED
+from tests.unit.scenario import Fault, Restore
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def config(tmp_path: Path, fake: Fake) -> Iterator[Config]:
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, peer = socket.socketpair()
     with ours, peer:
-        yield Config(memory_fd=ours.fileno(), work_dir=tmp_path / "work", criu=fake.command)
+        yield ours, peer
+
+
+@pytest.fixture
+def config(tmp_path: Path, fake: Fake, pair: tuple[socket.socket, socket.socket]) -> Config:
+    return Config(memory_fd=pair[0].fileno(), work_dir=tmp_path / "work", criu=fake.command)
+
+
+@pytest.fixture
+def source(pair: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return pair[1]
+
+
+def fail_to_restore(server: Server, fake: Fake, source: socket.socket) -> None:
+    fake.play(restore=Restore(fault=Fault(kind="fail", log="(00.1) Error (a.c:1): no\n")))
+    server.start_iteration()
+    source.sendall(ROUND)
+    server.stop_iteration()
+    assert server.last_images_dir
+    (server.last_images_dir / "inventory.img").write_bytes(inventory())
+    with pytest.raises(CriuError, match="no"):
+        server.restore()
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -56,22 +82,31 @@ def test_close_with_the_images_kept(config: Config) -> None:
     assert config.work_dir.is_dir()
 
 
-def test_logs_stay_if_something_failed(config: Config, fake: Fake) -> None:
-    log = "(00.1) Error (a.c:1): no\n"
-    fake.play(page_servers=(PageServing(fault=Fault(kind="fail", log=log)),))
-    with Server(config) as server, pytest.raises(Exception, match="no"):
-        server.start_iteration()
+def test_logs_stay_if_something_failed(config: Config, fake: Fake, source: socket.socket) -> None:
+    with Server(config) as server:
+        fail_to_restore(server, fake, source)
     left = [path.name for path in config.work_dir.rglob("*") if path.is_file()]
-    assert left == ["page-server.log"]
+    assert left == ["restore.log"]
 
 
-def test_a_failure_leaves_nothing_where_no_logs_are_wanted(config: Config, fake: Fake) -> None:
-    fake.play(page_servers=(PageServing(fault=Fault(kind="fail", log="x")),))
+def test_a_failure_leaves_nothing_where_no_logs_are_wanted(
+    config: Config, fake: Fake, source: socket.socket
+) -> None:
     server = Server(config)
-    with pytest.raises(Exception, match="PAGE_SERVER"):
-        server.start_iteration()
+    fail_to_restore(server, fake, source)
     server.close(keep_logs=False)
     assert not config.work_dir.exists()
+
+
+def test_one_that_is_forgotten_in_a_round_keeps_no_program(fake: Fake, tmp_path: Path) -> None:
+    words = (
+        "import socket, sys, phaul\n"
+        "ours, peer = socket.socketpair()\n"
+        "config = phaul.Config(memory_fd=ours.fileno(), work_dir=sys.argv[1], criu=sys.argv[2:])\n"
+        "phaul.Server(config).start_iteration()\n"
+    )
+    program = [sys.executable, "-c", words, str(tmp_path / "work"), *fake.command]
+    assert subprocess.run(program, timeout=60, check=False).returncode == 0
 
 
 async def test_from_another_loop(config: Config) -> None:
@@ -84,11 +119,12 @@ async def test_from_another_loop(config: Config) -> None:
         await server.stop_iteration_async()
 
 
-async def test_a_failure_from_another_loop(config: Config, fake: Fake) -> None:
-    log = "(00.1) Error (a.c:1): no\n"
-    fake.play(page_servers=(PageServing(fault=Fault(kind="fail", log=log)),))
-    with Server(config) as server, pytest.raises(CriuError, match="no"):
+async def test_a_failure_from_another_loop(config: Config, source: socket.socket) -> None:
+    with Server(config) as server:
         await server.start_iteration_async()
+        source.sendall(UNFOUNDED)
+        with pytest.raises(PageStoreError, match="in the round before"):
+            await server.stop_iteration_async()
 
 
 def test_from_several_threads(config: Config) -> None:

@@ -43,8 +43,6 @@ class RequestType(IntEnum):
     CPUINFO_CHECK = 8
     FEATURE_CHECK = 9
     VERSION = 10
-    WAIT_PID = 11
-    PAGE_SERVER_CHLD = 12
     SINGLE_PRE_DUMP = 13
 
 
@@ -213,7 +211,6 @@ class Response:
     message: str = ""
     features: Mapping[str, bool] = field(default_factory=dict)
     version: Version | None = None
-    status: int | None = None
 
 
 # Fields whose wire form is not simply their value.
@@ -239,7 +236,7 @@ def _fill_options(wire: Any, options: CriuOptions) -> None:  # noqa: ANN401
         wire.inherit_fd.add(key=key, fd=descriptor)
 
 
-_WITHOUT_OPTIONS = {RequestType.VERSION, RequestType.FEATURE_CHECK, RequestType.WAIT_PID}
+_WITHOUT_OPTIONS = {RequestType.VERSION, RequestType.FEATURE_CHECK}
 
 
 def encode(request: Request) -> bytes:
@@ -250,8 +247,6 @@ def encode(request: Request) -> bytes:
     for name in request.features:
         setattr(wire.features, name, True)
     if request.type in _WITHOUT_OPTIONS:
-        if request.type is RequestType.WAIT_PID:
-            wire.pid = request.pid or 0
         return bytes(wire.SerializeToString())
     opts = wire.opts
     opts.images_dir_fd = -1 if request.images_dir_fd is None else request.images_dir_fd
@@ -295,8 +290,6 @@ def decode(packet: bytes) -> Response:
         pid = wire.notify.pid if wire.notify.HasField("pid") else None
     elif has("restore"):
         pid = wire.restore.pid
-    elif has("ps"):
-        pid = wire.ps.pid
     features = {}
     if has("features"):
         features = {
@@ -318,5 +311,4 @@ def decode(packet: bytes) -> Response:
         message=_text(wire.cr_errmsg).strip(),
         features=features,
         version=version,
-        status=wire.status if has("status") else None,
     )

@@ -60,7 +60,7 @@ class Chain:
     _found: dict[int, Pagemap] = field(default_factory=dict)
 
     def add(self, images: Path) -> None:
-        """Add a round, whose page server has ended; raises ImageError."""
+        """Add a round that is in; raises ImageError."""
         self._newest, self._found = images, {}
         for process, path in _pagemaps(images):
             self._found[process] = read_pagemap(path)

@@ -117,9 +117,11 @@ class Intake:
         return of in self._before
 
     def finish(self) -> None:
-        """Complete the files; raises OSError."""
+        """Complete the files; raises OSError.  Those that had no room are closed, too."""
         for place in self._places.values():
             place.file.finish()
+            if not place.file.capacity:
+                place.file.close()
             ranges = tuple(PageRange(at, pages, _FLAGS[flags]) for at, pages, flags in place.ranges)
             name = _NAMES[place.of.kind].format(place.of.id)
             with (self.images / name).open("xb") as file:

@@ -1,34 +1,35 @@
-"""What receives a round's memory: CRIU's page server, or phaul's own where there is much.
+"""phaul's own page server: receives a round's memory, in a thread of its own.
 
-Runs on the destination, from the first round to the end of the final dump.  phaul's own is a thread
-of the agent.  CRIU's is slower than CRIU sends, and in the final dump the process stands still for
-all of that.
+Runs on the destination, from the first round to the end of the final dump.  It has nothing to
+start, where CRIU's takes a request and a fork of it in every round, and it takes what CRIU sends as
+fast as that sends it: in the final dump the process stands still for all of that.
 """
 
 import os
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 import anyio
+from anyio import from_thread
 from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
 from anyio.to_thread import run_sync as in_thread
 
 from phaul.criu.messages import warm_up
-from phaul.criu.page_server import PageServer
-from phaul.criu.workers import Workers
 from phaul.destination.chain import MESSAGES
 from phaul.destination.intake import Intake, Level, spare_file
 from phaul.errors import ImageError, PageStoreError, PhaulError
 from phaul.pages.receiving import Commands, PagesFile, receive
 from phaul.storage.workdir import ImagesDir
 
-__all__ = ["Iteration", "PageServers", "Reception", "Room"]
+__all__ = ["Iteration", "PageServer", "Reception", "Room"]
 
 _WORTH: Final = 32 << 20
-"""A process with less gains nothing."""
+"""For less no room is made ahead: it gains nothing."""
 _STEP: Final = 64 << 20
 _SHARE: Final = 0.5
 """So much of what is free may be taken ahead."""
@@ -86,7 +87,7 @@ class Room:
 
 
 class Reception:
-    """A round that is being received into `images_dir`; `close` it."""
+    """A round that is being received into `images_dir`; await `wait`, then `close` it."""
 
     def __init__(self, intake: Intake, sock: socket.socket, commands: Commands, host: str) -> None:
         self.intake = intake
@@ -94,6 +95,12 @@ class Reception:
         self._sock = sock
         self._commands = commands
         self._host = host
+        self._error: Exception | None = None
+        self._ended = anyio.Event()
+        self._token = current_token()
+        # A daemon: an embedder's program that forgets all this still ends.
+        self._thread = threading.Thread(target=self._run, name="phaul-reception", daemon=True)
+        self._thread.start()
 
     @classmethod
     def start(
@@ -106,19 +113,22 @@ class Reception:
         wide: bool,
         host: str,
     ) -> Self:
-        """Make ready for what comes from the socket `memory_fd`, which stays the caller's."""
-        if images.parent is not None:
-            (images.path / "parent").symlink_to(images.parent)
+        """Receive from the socket `memory_fd`, which stays the caller's; raises WorkDirError."""
+        images.link()
         sock = socket.socket(fileno=os.dup(memory_fd))
         return cls(Intake(images.path, before, spare), sock, Commands(wide=wide), host)
 
-    async def wait(self) -> None:
-        """Receive until all is written.  Raises PageStoreError, ImageError."""
-        with anyio.CancelScope(shield=True):  # `kill` ends it
-            await in_thread(self._receive)
+    def _run(self) -> None:
+        try:
+            self._receive()
+        except Exception as error:
+            self._error = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            from_thread.run_sync(self._ended.set, token=self._token)
 
     def _receive(self) -> None:
         try:
+            warm_up(MESSAGES)  # while CRIU still looks at the tree
             receive(self._sock, self._commands, self.intake)
             self.intake.finish()
         except PageStoreError as error:
@@ -131,6 +141,14 @@ class Reception:
                 remedy="make room on its file system",
             ) from error
 
+    async def wait(self) -> None:
+        """Wait until all is written.  Raises PageStoreError, ImageError."""
+        with anyio.CancelScope(shield=True):  # `kill` ends it
+            await self._ended.wait()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
     def late(self, seconds: float) -> PageStoreError:
         """The error for a round whose end has not come `seconds` after the source sent it."""
         return PageStoreError(
@@ -142,22 +160,22 @@ class Reception:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
-    async def close(self) -> None:
-        """Close the socket, when `wait` has returned; the files are closed by PageServers."""
+    def close(self) -> None:
+        """Close the socket, when `wait` has returned; the files are closed by the PageServer."""
         self._sock.close()
 
 
 @dataclass(eq=False)
 class Iteration:
-    """A page server at work, and how it ended."""
+    """A round at work, and how it ended."""
 
-    server: PageServer | Reception
+    reception: Reception
     ended: anyio.Event = field(default_factory=anyio.Event)
     error: PhaulError | None = None
 
 
-class PageServers:
-    """Gives each round of a session its page server, which is phaul's own with `expected` much.
+class PageServer:
+    """Receives the rounds of a session, one after the other.
 
     `expected` is the memory to come, in bytes, 0 where that is unknown; `folder` is where the
     images go, `tasks` what goes on beside.  Room is made for the first round alone, which is all
@@ -168,29 +186,19 @@ class PageServers:
     def __init__(
         self, expected: int, folder: Path, tasks: TaskGroup, *, wide: bool, host: str
     ) -> None:
-        self._own = expected >= _WORTH
         self._wide = wide
         self._host = host
         self._level: Level | None = None
         self._intake: Intake | None = None
-        self._room: Room | None = None
-        if self._own:
-            self._room = Room.begin(folder, expected)
-            if self._room is not None:
-                tasks.start_soon(self._room.make)
-            tasks.start_soon(in_thread, warm_up, MESSAGES)
+        self._room = Room.begin(folder, expected) if expected >= _WORTH else None
+        if self._room is not None:
+            tasks.start_soon(self._room.make)
 
-    async def start(
-        self, workers: Workers, images: ImagesDir, memory_fd: int, log_level: int
-    ) -> PageServer | Reception:
-        """Start one that reads from the socket `memory_fd`, which `workers` have; raises CriuError.
+    async def start(self, images: ImagesDir, memory_fd: int) -> Reception:
+        """Receive a round from the socket `memory_fd`; raises ImageError, WorkDirError.
 
         What is returned has to be waited for, or killed and waited for; then `received` it.
         """
-        if not self._own:
-            return await PageServer.start(
-                workers.take(), images.path, images.parent, memory_fd, log_level
-            )
         room, self._room = self._room, None
         spare = await room.take() if room is not None else None
         self._close_files()
@@ -198,26 +206,28 @@ class PageServers:
             made = Reception.start(
                 images, memory_fd, self._level, spare, wide=self._wide, host=self._host
             )
-        except OSError as error:
+        except BaseException as error:
             if spare is not None:
                 spare.close()
-            raise ImageError(
-                f"{images.path} cannot be written to: {error.strerror}", host=self._host
-            ) from error
+            if isinstance(error, OSError):
+                raise ImageError(
+                    f"nothing can be received: {error.strerror}", host=self._host
+                ) from error
+            raise
         self._intake = made.intake
         return made
 
-    def received(self, server: PageServer | Reception) -> None:
+    def received(self, reception: Reception) -> None:
         """A round is complete: the next one finds in it what it does not send again."""
-        if isinstance(server, Reception):
-            self._level = server.intake.level
+        self._level = reception.intake.level
 
     def forget(self) -> None:
         """The next round is the first of a new chain."""
         self._level = None
+        self._close_files()
 
     def _close_files(self) -> None:
-        """Of the last round: 0.1 s for 1 GB, in which Python does nothing else."""
+        """Of the last round: 0.1 s for 1 GB of room, in which Python does nothing else."""
         if self._intake is not None:
             self._intake.close()
 

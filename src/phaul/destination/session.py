@@ -30,7 +30,7 @@ from phaul.criu.workers import Workers
 from phaul.destination.cage import Cage
 from phaul.destination.copy import HeldCopy
 from phaul.destination.memory import LazyMemory, as_draining, drained
-from phaul.destination.reception import Iteration, PageServers
+from phaul.destination.reception import Iteration, PageServer
 from phaul.errors import CriuNotFound, ImageError, PageStoreError, PhaulError, UsageError
 from phaul.pages.channel import MemoryChannel, OpenChannel
 from phaul.protocol import messages as m
@@ -48,7 +48,7 @@ class DestinationSession:
 
     To enter it raises PreflightError if CRIU, the memory socket or the work directory cannot be
     used; to leave it is `close`.  `facts` are the engine's where the caller has asked already,
-    `host` is this host's name in messages.  `tasks` watches the page servers; by default the
+    `host` is this host's name in messages.  `tasks` watches the rounds come in; by default the
     session has a group of its own, and then must be entered and left as task groups must.
     `open_channel` makes the memory channel of a descriptor and this host's name.  The restoring
     CRIU is put in `cage`.  With `memory` it restores lazily, where that is shorter.  `expected` is
@@ -88,10 +88,10 @@ class DestinationSession:
 
     async def __aenter__(self) -> Self:
         channel = self._open_channel(self._config.memory_fd, self._host)
-        workers = Workers(self._engine, (channel.criu_fd,))
+        workers = Workers(self._engine)
         try:
             self.facts = self._given or await workers.examine()
-            workers.prepare()  # the first page server's
+            workers.prepare()  # the one that restores
             self._work = WorkDir.open(self._config.work_dir, self._host)
         except BaseException:
             await workers.close()
@@ -104,7 +104,7 @@ class DestinationSession:
             self._stack.callback(self._tasks.cancel_scope.cancel)
         else:
             self._tasks = self._lent
-        self._servers = PageServers(
+        self._pages = PageServer(
             self._expected,
             self._work.path,
             self._tasks,
@@ -135,9 +135,9 @@ class DestinationSession:
         return self._work.last
 
     async def start_iteration(self) -> None:
-        """Start the page server of one more round.
+        """Receive the memory of one more round.
 
-        Raises MemoryChannelError after a failure, until there is a new chain.
+        Raises MemoryChannelError after a failure, until there is a new chain; WorkDirError.
         """
         if self._iteration is not None:
             raise UsageError("an iteration is under way already", host=self._host)
@@ -146,37 +146,34 @@ class DestinationSession:
         self._channel.check()
         images = self._work.next()
         try:
-            server = await self._servers.start(
-                self._workers, images, self._channel.criu_fd, self._config.log_level
-            )
+            reception = await self._pages.start(images, self._channel.criu_fd)
         except BaseException:
             await self._fail()
             raise
-        self._iteration = Iteration(server)
+        self._iteration = Iteration(reception)
         self._tasks.start_soon(self._watch, self._iteration)
 
     async def _watch(self, iteration: Iteration) -> None:
-        # While the source sends, nobody else would notice that the page server has died: this
-        # process has the socket open too, so the source would wait for a reader for ever.
+        # While the source sends, nobody else would notice that the reception has failed: this
+        # process has the socket open, so the source would wait for a reader for ever.
         try:
-            # The next worker, only now: nobody waits for this task, but somebody did for the start.
             with suppress(CriuNotFound):  # then who needs the worker says so
-                self._workers.prepare()
+                self._workers.prepare()  # again, after a failed attempt
             if self._cage is not None and (waiting := self._workers.waiting):
                 self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
-            await iteration.server.wait()
-            self._servers.received(iteration.server)
+            await iteration.reception.wait()
+            self._pages.received(iteration.reception)
             if self.memory is not None:
-                self.memory.written(iteration.server.images_dir)
+                self.memory.written(iteration.reception.images_dir)
         except PhaulError as error:
             iteration.error = error
             self._channel.break_off()
         finally:
+            iteration.reception.close()
             iteration.ended.set()
-        await iteration.server.close()  # nobody has to wait for this
 
     async def stop_iteration(self) -> None:
-        """Wait until the round is written; raises CriuError if the page server failed."""
+        """Wait until the round is written; raises PageStoreError, ImageError if it failed."""
         iteration = self._iteration
         if iteration is None:
             raise UsageError("no iteration is under way", host=self._host)
@@ -184,7 +181,7 @@ class DestinationSession:
             with anyio.move_on_after(self._config.timeouts.page_server):
                 await iteration.ended.wait()
             if not iteration.ended.is_set():
-                raise iteration.server.late(self._config.timeouts.page_server)
+                raise iteration.reception.late(self._config.timeouts.page_server)
             if iteration.error is not None:
                 raise iteration.error
         except BaseException:
@@ -194,11 +191,11 @@ class DestinationSession:
         self._iteration = None
 
     async def _end_iteration(self) -> None:
-        """End the page server, whatever it does; it is awaited and reaped."""
+        """End the reception, whatever it does; it is awaited."""
         if self._iteration is not None:
             with anyio.CancelScope(shield=True):
                 self._channel.break_off()
-                self._iteration.server.kill()
+                self._iteration.reception.kill()
                 await self._iteration.ended.wait()
             self._iteration = None
 
@@ -221,17 +218,15 @@ class DestinationSession:
         if self._iteration is not None or self._copy is not None:
             raise UsageError("an attempt is still under way", host=self._host)
         channel = self._open_channel(memory_fd, self._host)
-        await self._workers.close()
         self._channel.close()
         self._channel = channel
-        self._workers = Workers(self._engine, (channel.criu_fd,))
-        self._servers.forget()
+        self._pages.forget()
         self._work.drop_chain()
 
     def add_images(self, files: Iterable[Path]) -> None:
         """Copy the final dump's image files in beside the memory.
 
-        Raises ImageError if one would replace a file of the page server.
+        Raises ImageError if one would replace a file that was received.
         """
         target = self._require_images()
         there = set(os.listdir(target))  # noqa: PTH208 -- once: the process is down meanwhile
@@ -373,7 +368,7 @@ class DestinationSession:
                     await in_thread(self._cage.kill)
                 if self.memory is not None:
                     await self.memory.close()
-                self._servers.close()
+                self._pages.close()
                 self._channel.close()
                 keep_images = keep_images or self._doubtful
                 keep = self._failed if keep_logs is None else keep_logs

@@ -14,10 +14,10 @@ the memory goes over a channel of its own.  The source asks, the agent on the de
     the memory channel is opened with the token ==>
     Prepare(pids, memory, options)             -->  can I take it?
                                                <--  Done
-    StartRound(0)                              -->  a page server stands
+    StartRound(0)                              -->  a reader stands
                                                <--  Done
     a pre-dump through the memory channel      ==>
-    StopRound(0)                               -->  awaits the page server's end
+    StopRound(0)                               -->  awaits its end
                                                <--  Done
     ... more rounds ...
     StartRound(n), the final dump, StopRound(n)     as above; the tree stands frozen on the source

@@ -91,7 +91,7 @@ class Here(Message, frozen=True, kw_only=True, tag="here"):
 
 
 class Add(Message, frozen=True, kw_only=True, tag="add"):
-    """A page server has ended: index what it wrote.  In the order of the rounds."""
+    """A round is in: index what was written.  In the order of the rounds."""
 
     folder: Folder
 

@@ -125,7 +125,7 @@ class Survey(MessageBase, frozen=True, kw_only=True, tag="survey"):
 
 
 class StartRound(MessageBase, frozen=True, kw_only=True, tag="start-round"):
-    """Let a page server stand for the memory of a round; they are numbered from 0."""
+    """Receive the memory of a round; they are numbered from 0."""
 
     number: RoundNumber
 

@@ -80,7 +80,7 @@ class Started(_Event, frozen=True, kw_only=True, tag="started"):
 
 
 class RoundStarted(_Event, frozen=True, kw_only=True, tag="round-started"):
-    """A round of the pre-copy begins; the destination's page server stands."""
+    """A round of the pre-copy begins; the destination is ready for it."""
 
     number: int
 
@@ -94,7 +94,7 @@ class RoundProgress(_Event, frozen=True, kw_only=True, tag="round-progress"):
 
 
 class RoundFinished(_Event, frozen=True, kw_only=True, tag="round-finished"):
-    """A round is in: sent, written, and its page server has ended well."""
+    """A round is in: sent, and written over there."""
 
     round: Round
 

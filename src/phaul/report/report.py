@@ -32,7 +32,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
     `pages` is private memory that was sent, `shared_pages` shared memory; `skipped_pages` were
     clean and are in an earlier round.  `frozen_s` is how long the process stood still, `seconds`
-    the whole round with the page server's end.  `wire_bytes` is what crossed the network both
+    the whole round until it is written over there.  `wire_bytes` is what crossed the network both
     ways, None where only CRIU moved bytes.  `begun_s` is when it began, after the migration did.
     `dirty_rate` is what the process dirtied in bytes a second, `predicted_downtime_s` what a
     cutover right after it would have cost; both None where they are not known yet.  `share` is how

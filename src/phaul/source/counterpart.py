@@ -54,7 +54,7 @@ class Counterpart:
         return self._caller.conversation.state is not State.NEW
 
     async def start_iteration(self) -> None:
-        """Have a page server stand; see Remote."""
+        """Have a round received; see Remote."""
         number = self._caller.conversation.rounds
         with self._logs():
             await self._caller.call(m.StartRound(number=number), self._timeouts.page_server)

@@ -2,7 +2,7 @@
 
 Runs on the source, after the pre-copy.  Whose the process is at each step is `Ownership`'s.
 
-    dump_copy_restore called --> dump(): freeze, final dump, page server awaited, second lock
+    dump_copy_restore called --> dump(): freeze, final dump, stop_iteration, second lock
                                      |  held in `post-dump`
                                  the caller copies the images and restores
                                      |
@@ -105,8 +105,8 @@ class Cutover:
 
         With `tasks` the second lock is taken by one of them, beside the copying of the images:
         before the restore is asked for, `locked` has to be awaited.
-        Raises CriuError, Cancelled, or what the other side says of its page server; the tree runs
-        on then.
+        Raises CriuError, Cancelled, or what the other side says of the memory; the tree runs on
+        then.
         """
         if self._operation is not None or not self._started:
             raise UsageError("the tree can be dumped only once")
@@ -164,9 +164,9 @@ class Cutover:
             raise self._unlocked
 
     async def _hold(self, tasks: TaskGroup | None) -> None:
-        """Lock the tree, beside the page server's end, without which there is nothing to restore.
+        """Lock the tree, beside the memory's arrival, without which there is nothing to restore.
 
-        Both are seen to their end; what the page server says counts first.
+        Both are seen to their end; what the other side says counts first.
         """
         self._iterating = False
         if tasks is not None:

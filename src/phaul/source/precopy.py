@@ -1,4 +1,4 @@
-"""The rounds of the pre-copy: each a pre-dump into a page server of its own, until the rule stops.
+"""The rounds of the pre-copy: each a pre-dump, received over there, until the rule stops.
 
 Runs on the source while the process runs; it stands still for some milliseconds a round.
 
@@ -136,7 +136,7 @@ async def _pre_dump(context: Context, worker: Swrk) -> Path:
 
 
 async def end_failed_iteration(context: Context, error: BaseException) -> None:
-    """Break the channel off and let the other side end its page server.
+    """Break the channel off and let the other side end its reception.
 
     What the other side says of it is added to `error`: it may know the cause.
     """

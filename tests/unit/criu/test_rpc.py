@@ -55,7 +55,7 @@ def _strategy(name: str) -> st.SearchStrategy[Any]:
 
 OPTIONS = st.builds(CriuOptions, **{f.name: _strategy(f.name) for f in fields(CriuOptions)})
 WITH_OPTIONS = st.sampled_from(
-    [t for t in RequestType if t.name not in {"VERSION", "FEATURE_CHECK", "WAIT_PID"}]
+    [t for t in RequestType if t.name not in {"VERSION", "FEATURE_CHECK"}]
 )
 
 
@@ -131,7 +131,6 @@ def test_queries_carry_no_options() -> None:
     features = _packet(Request(RequestType.FEATURE_CHECK, features=frozenset({"mem_track"})))
     assert features.features.mem_track
     assert not features.features.lazy_pages
-    assert _packet(Request(RequestType.WAIT_PID, pid=77)).pid == 77
 
 
 @pytest.mark.parametrize("accept", [True, False])
@@ -163,9 +162,6 @@ def test_a_stage_that_is_new() -> None:
 
 def test_answers_are_read() -> None:
     assert decode(_answer(restore={"pid": 7})).pid == 7
-    assert decode(_answer(type=5, ps={"pid": 8})).pid == 8
-    assert decode(_answer(status=0)).status == 0
-    assert decode(_answer()).status is None
     assert decode(_answer()).version is None
     features = decode(_answer(features={"mem_track": True})).features
     assert (features["mem_track"], features["lazy_pages"]) == (True, False)

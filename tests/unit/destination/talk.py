@@ -1,7 +1,6 @@
 """A conversation with a real agent over joined sockets, and a later one that settles it."""
 
 import socket
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +16,9 @@ from phaul.transport.local import LocalSource, local_ends
 from tests.unit.conftest import Fake
 from tests.unit.fake_criu import inventory
 from tests.unit.protocol.samples import HELLO, KEY
+from tests.unit.rounds import ROUND
 
 LIMIT = 60.0
-ROUND = struct.pack("<Q", 3) + b"abc"
 
 
 class Talk:
@@ -44,10 +43,10 @@ class Talk:
         )
         await self.caller.call(prepare, LIMIT)
 
-    async def round(self, number: int = 0) -> None:
+    async def round(self, number: int = 0, sent: bytes = ROUND) -> None:
         await self.caller.call(m.StartRound(number=number), LIMIT)
         assert self.memory
-        self.memory.sendall(ROUND)
+        self.memory.sendall(sent)
         await self.caller.call(m.StopRound(number=number), LIMIT)
 
     async def restore(self, folder: Path) -> int:

@@ -8,14 +8,15 @@ import anyio
 import pytest
 
 from phaul.criu.engine import Engine, Examination
-from phaul.errors import CriuError, CriuUnfit, PhaulError
+from phaul.errors import CriuError, CriuUnfit, PageStoreError, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.frames import Frame, Kind, pack
 from phaul.protocol.preflight import Level, PidsNeed
 from tests.unit.conftest import Fake, state
 from tests.unit.destination.talk import LIMIT, Talk, talk
 from tests.unit.protocol.samples import ANSWERS, HELLO, REQUESTS
-from tests.unit.scenario import Fault, PageServing, Restore
+from tests.unit.rounds import UNFOUNDED
+from tests.unit.scenario import Fault, Restore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
 
@@ -31,7 +32,7 @@ async def test_a_whole_migration_leaves_nothing(fake: Fake, tmp_path: Path) -> N
         await both.bye()
     assert both.status == 0
     assert both.left() == []
-    assert fake.names().count("PAGE_SERVER_CHLD") == 2
+    assert fake.names().count("RESTORE") == 1
 
 
 async def test_an_examination_begun_ahead_is_the_answer(fake: Fake, tmp_path: Path) -> None:
@@ -79,13 +80,24 @@ async def test_it_looks_at_what_the_tree_needs(fake: Fake, tmp_path: Path) -> No
     assert both.left() == []
 
 
-async def test_criu_s_log_comes_with_its_error(fake: Fake, tmp_path: Path) -> None:
-    fake.play(page_servers=(PageServing(status=1, log="Error (x.c:1): no luck\n"),))
+async def test_what_is_wrong_with_a_round_is_told(fake: Fake, tmp_path: Path) -> None:
     async with talk(fake, tmp_path / "in") as both:
         await both.prepare()
+        with pytest.raises(PageStoreError, match="in the round before"):
+            await both.round(sent=UNFOUNDED)
+        await both.bye()
+    assert both.left() == []
+
+
+async def test_criu_s_log_comes_with_its_error(fake: Fake, tmp_path: Path) -> None:
+    fake.play(restore=Restore(fault=Fault(kind="fail", log="Error (x.c:1): no luck\n")))
+    async with talk(fake, tmp_path / "in") as both:
+        await both.prepare()
+        await both.round()
         with pytest.raises(CriuError) as caught:
-            await both.round()
+            await both.restore(tmp_path)
         assert "no luck" in caught.value.log_text
+        await both.caller.call(m.Discard(), LIMIT)
         await both.bye()
     assert both.left() == []
 

@@ -1,7 +1,6 @@
 """The destination's order of steps, its failures, and what it leaves."""
 
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from phaul import Config, CriuOptions, Server, Timeouts
-from phaul.errors import CriuDied, CriuError, CriuTimeout, ImageError, UsageError
+from phaul.errors import CriuDied, CriuError, ImageError, PageStoreError, UsageError
 from tests.unit.conftest import Fake, running, state
 from tests.unit.fake_criu import inventory
-from tests.unit.scenario import Fault, PageServing, Restore
-
-ROUND = struct.pack("<Q", 3) + b"abc"
+from tests.unit.rounds import PAGES, ROUND, UNFOUNDED
+from tests.unit.scenario import Fault, Restore
 
 
 @dataclass
@@ -27,9 +25,9 @@ class Case:
     work: Path
     stack: ExitStack
 
-    def round(self) -> None:
+    def round(self, sent: bytes = ROUND) -> None:
         self.server.start_iteration()
-        self.peer.sendall(ROUND)
+        self.peer.sendall(sent)
         self.server.stop_iteration()
 
     def images(self) -> None:
@@ -61,7 +59,7 @@ def case(tmp_path: Path, fake: Fake) -> Iterator[Case]:
 
 def lingering(fake: Fake) -> list[int]:
     """The processes of the fake that still live, after those that were killed had time to die."""
-    pids = [note.pid for note in fake.notes() if note.what in {"page-server", "restored"}]
+    pids = [note.pid for note in fake.notes() if note.what == "restored"]
     end = time.monotonic() + 10
     while time.monotonic() < end and any(state(pid) not in {"", "Z"} for pid in pids):
         time.sleep(0.01)
@@ -74,7 +72,7 @@ def test_rounds_make_a_chain(case: Case) -> None:
     assert case.server.last_images_dir == case.work / "1"
     assert (case.work / "1/parent").readlink() == Path("../0")
     assert not (case.work / "0/parent").is_symlink()
-    assert lingering(case.fake) == []
+    assert case.fake.names().count("RESTORE") == 0
 
 
 def test_the_order_of_rounds(case: Case) -> None:
@@ -183,25 +181,24 @@ def test_a_damaged_inventory(case: Case, data: bytes) -> None:
     assert "RESTORE" not in case.fake.names()
 
 
-def test_a_failing_page_server(case: Case) -> None:
-    log = "(00.5) Error (criu/page-xfer.c:3): page-xfer: Not flushed\n"
-    case.fake.play(page_servers=(PageServing(), PageServing(status=1, log=log)))
+def test_a_round_that_cannot_be_received(case: Case) -> None:
     case.round()
-    with pytest.raises(CriuError, match="Not flushed") as caught:
-        case.round()
+    with pytest.raises(PageStoreError, match="in the round before") as caught:
+        case.round(UNFOUNDED)
+    assert caught.value.host == "destination"
     assert [case.server.last_images_dir] == [None]
-    assert [p.name for p in case.work.rglob("*") if p.is_file()] == ["page-server.log"]
-    assert Path(caught.value.log_path).exists()
+    assert [p.name for p in case.work.rglob("*") if p.is_file()] == []
+    assert case.peer.recv(4) == bytes(4)  # the answer to the first round
+    assert case.peer.recv(1) == b""
     with pytest.raises(Exception, match="new_chain"):
         case.server.start_iteration()
     case.fresh()
-    case.fake.play()
     case.round()
     assert case.server.last_images_dir == case.work / "2"
     assert not (case.work / "2/parent").is_symlink()
 
 
-def test_a_page_server_that_does_not_end(tmp_path: Path, fake: Fake) -> None:
+def test_a_round_that_does_not_end(tmp_path: Path, fake: Fake) -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         config = Config(
@@ -212,24 +209,33 @@ def test_a_page_server_that_does_not_end(tmp_path: Path, fake: Fake) -> None:
         )
         with Server(config) as server:
             server.start_iteration()
-            with pytest.raises(CriuTimeout, match=r"0\.2 s"):
+            with pytest.raises(PageStoreError, match=r"0\.2 s"):
                 server.stop_iteration()
-            assert lingering(fake) == []
             assert peer.recv(1) == b""
 
 
-def test_a_page_server_that_is_killed(case: Case) -> None:
-    case.fake.play(page_servers=(PageServing(worker_dies=True),))
+def test_a_source_that_ends_in_a_round(case: Case) -> None:
     case.server.start_iteration()
-    with pytest.raises(CriuDied, match="SIGKILL"):
+    case.peer.sendall(ROUND[:-100])
+    case.peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(PageStoreError, match="in the middle of a round"):
         case.server.stop_iteration()
-    assert lingering(case.fake) == []
+
+
+def test_images_of_which_nobody_can_be_told(case: Case) -> None:
+    """A name of the round's is taken: it is the disk's fault, not the source's."""
+    case.server.start_iteration()
+    assert case.server.last_images_dir
+    (case.server.last_images_dir / "pages-1.img").touch()
+    case.peer.sendall(ROUND)
+    with pytest.raises(ImageError, match="cannot be written"):
+        case.server.stop_iteration()
 
 
 def test_close_in_a_round(case: Case) -> None:
     case.server.start_iteration()
     case.server.close()
-    assert lingering(case.fake) == []
+    assert case.peer.recv(1) == b""
     assert not case.work.exists()
 
 
@@ -251,7 +257,7 @@ def test_images_that_are_refused(case: Case, tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageError):
         case.server.add_images([tmp_path / name])
     assert sorted((case.work / "0").iterdir()) == before
-    assert (case.work / "0/pages-1.img").read_bytes() == b"pages"
+    assert (case.work / "0/pages-1.img").read_bytes() == PAGES
 
 
 def test_images_that_are_added_twice(case: Case, tmp_path: Path) -> None:

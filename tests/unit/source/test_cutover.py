@@ -11,7 +11,7 @@ from phaul.errors import CriuError, CutoverFailed, LockUnavailable, OutcomeUnkno
 from phaul.report import CutoverStarted, Held, RoundFinished, RoundStarted, SourceGone, Started
 from phaul.subjects.lock import TreeLock
 from tests.unit.conftest import Ends, running, state
-from tests.unit.scenario import Dump, Fault, PageServing
+from tests.unit.scenario import Dump, Fault
 
 LOG = "(00.1) Error (criu/sk-inet.c:5): inet: Connected TCP socket, consider tcp-established\n"
 
@@ -125,8 +125,8 @@ def swallow(criu: Criu) -> Callable[[], None] | None:
     return None
 
 
-def test_a_failed_page_server_that_the_caller_overlooks(ends: Ends) -> None:
-    ends.target.play(page_servers=(PageServing(), PageServing(status=1)))
+def test_memory_that_did_not_arrive_which_the_caller_overlooks(ends: Ends) -> None:
+    ends.source.play(rounds=(Dump(pages_written=10),), final=Dump(unfounded=True))
     ends.local.work = swallow
     fail(ends)
 
@@ -137,11 +137,11 @@ def test_a_failed_dump_that_the_caller_overlooks(ends: Ends) -> None:
     fail(ends)
 
 
-def test_a_failed_page_server(ends: Ends) -> None:
-    log = "(00.5) Error (criu/page-xfer.c:3): page-xfer: Not flushed\n"
-    ends.target.play(page_servers=(PageServing(), PageServing(status=1, log=log)))
+def test_memory_that_did_not_arrive(ends: Ends) -> None:
+    ends.source.play(rounds=(Dump(pages_written=10),), final=Dump(unfounded=True))
     error = fail(ends)
-    assert "Not flushed" in str(error)
+    assert "Can't write pages to socket" in str(error)
+    assert "are said to be in the round before" in str(error)
     assert isinstance(error.__cause__, CriuError)
 
 

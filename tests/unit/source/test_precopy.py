@@ -1,5 +1,6 @@
 """Rounds that fail: the error tells the cause and the fate, and a new chain works."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from phaul import Client, Timeouts
 from phaul.errors import CriuDied, CriuTimeout, ImageError, MemoryChannelError, RoundFailed
+from phaul.pages.receiving import PagesFile
 from tests.unit.conftest import Ends, running
-from tests.unit.scenario import Dump, Fault, PageServing
+from tests.unit.scenario import Dump, Fault
 
 LOG = (
     "(00.000100) Error (criu/rlimit.c:1): rlimit: Can't setup RLIMIT_NOFILE for self\n"
@@ -48,10 +50,10 @@ def test_the_images_are_dropped_on_the_other_side_too(ends: Ends, tmp_path: Path
     fail(ends)
     assert ends.server.last_images_dir is None
     left = [path.name for path in (tmp_path / "dst").rglob("*") if path.is_file()]
-    assert left == ["page-server.log"]
+    assert left == []
 
 
-def test_a_new_chain_has_no_parent(ends: Ends) -> None:
+def test_a_new_chain_has_no_parent(ends: Ends, tmp_path: Path) -> None:
     ends.source.play(rounds=(Dump(), Dump(fault=Fault(kind="fail", log=LOG))))
     client = ends.client()
     fail(ends, client)
@@ -62,7 +64,8 @@ def test_a_new_chain_has_no_parent(ends: Ends) -> None:
     client.migrate()
     last = ends.source.notes("SINGLE_PRE_DUMP")[-1]
     assert "parent_img" not in last.options
-    assert "parent_img" not in ends.target.notes("PAGE_SERVER_CHLD")[-2].options
+    assert not (tmp_path / "dst/2/parent").is_symlink()
+    assert (tmp_path / "dst/3/parent").readlink() == Path("../2")
     assert running(ends.local.restored)
 
 
@@ -73,30 +76,31 @@ def test_the_other_side_refuses_to_go_on_without_a_new_chain(ends: Ends) -> None
         ends.server.start_iteration()
 
 
-def test_a_failing_page_server_fails_the_round(ends: Ends) -> None:
-    log = "(00.5) Error (criu/page-xfer.c:3): page-xfer: No space left on device\n"
-    ends.source.play(rounds=SMALL)
-    ends.target.play(page_servers=(PageServing(status=3, log=log),))
+def test_a_destination_without_room_fails_the_round(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: PagesFile, _source: object, _length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PagesFile, "take", full)
     error = fail(ends)
-    assert "status 3" in str(error)
+    assert "write pages to socket" in str(error)
+    assert "the other side says" in str(error)
     assert "No space left" in str(error)
     assert "make room" in str(error)
 
 
 def test_what_both_sides_say_is_told(ends: Ends) -> None:
-    log = "(00.5) Error (criu/page-xfer.c:3): page-xfer: the cause\n"
-    ends.source.play(rounds=(Dump(fault=Fault(kind="fail", log=LOG), fault_at="sent"),))
-    ends.target.play(page_servers=(PageServing(status=1, log=log),))
+    ends.source.play(rounds=(Dump(unfounded=True),))
     text = str(fail(ends))
-    assert "Can't read the page map" in text
+    assert "Can't write pages to socket" in text
     assert "the other side says" in text
-    assert "the cause" in text
+    assert "in the round before" in text
 
 
-def test_a_page_server_that_does_not_start(ends: Ends) -> None:
-    log = "(00.5) Error (criu/page-xfer.c:3): page-xfer: nothing works\n"
-    ends.target.play(page_servers=(PageServing(fault=Fault(kind="fail", log=log)),))
-    assert "nothing works" in str(fail(ends))
+def test_a_destination_that_cannot_begin_a_round(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "dst/0").touch()
+    assert "dst/0 cannot be made" in str(fail(ends))
     assert "SINGLE_PRE_DUMP" not in ends.source.names()
 
 
@@ -158,7 +162,7 @@ def test_a_broken_channel_fails_the_round(ends: Ends) -> None:
             ends.server._session._channel.break_off()
 
     ends.remote.after = cut
-    ends.source.play(rounds=(Dump(send_bytes=1 << 20),))
+    ends.source.play(rounds=(Dump(send_pages=256),))
     error = fail(ends)
     assert "round 1" in error.what
     assert "memory channel broke" in str(error)
