@@ -30,11 +30,13 @@ __all__ = ["Lane", "Result"]
 
 _PHAUL_S: Final = 20.0
 """No migration takes longer, whatever happens, with the waits of `tuning`."""
-_PATIENCE_S: Final = 4.0
-"""After that a person kills a phaul that stands still for ever."""
+_PATIENCE_S: Final = 3.0
+"""So long a phaul may stand still for ever; then a person kills it."""
 _SETTLE_S: Final = 15.0
 _RUNS_S: Final = 0.5
 _ENDS_S: Final = 6.0
+_LEFT_S: Final = 20.0
+"""What is left after that is left for good; a busy machine takes its time to end a process."""
 _UNSETTLED: Final = 8
 
 
@@ -105,18 +107,22 @@ class Lane:
 
     def _happen(self, case: Case, sampler: Sampler, seen: Seen) -> None:
         """The migration, the fault, and phaul's end."""
-        source = case.start("source")
-        patience = _PHAUL_S
-        if (case.fault.kind, case.fault.who, case.fault.time) == (Kind.STOP, "source", EVER):
-            patience = _PATIENCE_S
-        if not case.until(lambda: source.status is not None, patience):
-            if case.harms[0].stopped == source.pid:
-                case.harms[0].wake()
-                case.until(lambda: source.status is not None, 2)
-            else:
-                seen.crashed.append(f"phaul had not ended after {patience:g} s")
-                source.send(signal.SIGKILL)
-                case.until(lambda: source.status is not None, 2)
+        source, harm = case.start("source"), case.harms[0]
+
+        def over() -> bool:
+            return source.status is not None
+
+        def for_ever() -> bool:
+            stopped = harm.stopped is not None and harm.stopped == source.pid
+            return stopped and harm.fault.time == EVER
+
+        if not case.until(lambda: over() or for_ever(), _PHAUL_S):
+            seen.crashed.append(f"phaul had not ended after {_PHAUL_S:g} s")
+            source.send(signal.SIGKILL)
+            case.until(over, 2)
+        elif for_ever() and not case.until(over, _PATIENCE_S):
+            harm.wake()
+            case.until(over, 2)
         seen.status = source.status
         seen.killed = source.killed
         if seen.status is not None and seen.status in (70, 71):
@@ -177,7 +183,7 @@ class Lane:
         self._sweep(case)
         for host in self._hosts.both:
             left = leftovers(
-                host, but=but[host.name], timeout=3.0, journals=seen.last == {host.name}
+                host, but=but[host.name], timeout=_LEFT_S, journals=seen.last == {host.name}
             )
             seen.left += [f"{line} on {host.name}" for line in left]
 

@@ -138,7 +138,8 @@ class Cage:
     def disown(self) -> None:
         """The copy is let go: its orphans are not this process's, whether it is gathered or not.
 
-        Does not wait.
+        Those that came before stay this process's: `kill` still ends and reaps them.  Does not
+        wait.
         """
         self._adopt(False)
 
@@ -148,6 +149,7 @@ class Cage:
             self._over = True
             self._adopt(False)
             self._forget_worker()
+            self._since = 0
             try:
                 self._apart.give_back(self.groups)
             except CgroupError as error:
@@ -170,6 +172,7 @@ class Cage:
             finally:
                 self._adopt(False)
                 self._forget_worker()
+                self._since = 0  # what comes later is another restore's
             self._own, self._others = None, ()
 
     def _adopt(self, adopt: bool) -> None:
@@ -186,12 +189,13 @@ class Cage:
     def _kill_adopted(self) -> None:
         """End the tasks of a CRIU that died before they were gathered, and was to move them out.
 
-        All else that this process has started is in its own group; what was killed is reaped.
+        All else that this process has started is in its own group; what was killed is reaped: until
+        then its PID is taken, also for the next restore.
         """
-        if not self._adopts:
-            return
+        if not self._since:
+            return  # nothing was held, or it is over
         until = time.monotonic() + _WAIT_S
-        if self._worker >= 0:
+        if self._adopts and self._worker >= 0:
             _ended(self._worker, _WAIT_S)  # only then are they this process's
         while strays := self._strays():
             if time.monotonic() > until:
@@ -204,16 +208,13 @@ class Cage:
         """What is below this process, in no group that it starts anything in; zombies too.
 
         CRIU may have moved it into this process's own group, too.  There it is told by its parent,
-        which this process has become: since `hold` it has started nothing itself.
+        which this process has become: since `hold` it has started nothing itself.  What came to it
+        in that way stays below it when it adopts no more; then its groups tell nothing of others.
         """
-        me, usual = os.getpid(), self._usual()
+        me, usual = os.getpid(), self._usual() if self._adopts else None
+        found: dict[int, None] = {}
 
-        def restored(pid: int) -> bool:
-            stat = self._proc.process(pid)
-            if stat is None or stat.start < self._since or pid in {me, *self._workers}:
-                return False
-            if stat.parent == me:
-                return True
+        def apart(pid: int) -> bool:
             if usual is None:
                 return False  # until its parent is ended
             try:
@@ -221,7 +222,13 @@ class Cage:
             except CgroupError:  # one that is removed, or is out of sight
                 return True
 
-        return [pid for pid in tree_pids(me, self._proc) if restored(pid)]
+        for pid in tree_pids(me, self._proc):  # parents first
+            stat = self._proc.process(pid)
+            if stat is None or stat.start < self._since or pid in {me, *self._workers}:
+                continue
+            if stat.parent == me or stat.parent in found or apart(pid):
+                found[pid] = None
+        return list(found)
 
     def _usual(self) -> set[str | None] | None:
         """The groups in which this process starts what it starts; None where they are unknown."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync as in_thread
@@ -139,7 +138,7 @@ class Custody:
             async def journal() -> None:
                 try:
                     await self._durability.begin(folder)
-                    await anyio.to_thread.run_sync(partial(self._write, sync=True))
+                    await in_thread(partial(self._write, sync=True))
                 except StateError as error:
                     failed.append(error)
                 finally:
@@ -348,9 +347,8 @@ class Custody:
             async with self._turn:
                 self._ended = True
             try:
-                if self.state.gives_up:
+                if gives_up := self.state.gives_up:
                     self._owner.give_up()
-                    self._forget()
                 runs = self.state is DestinationState.RUNNING
                 drains = runs and await leave_memory(self._session, self.incoming, told=told)
                 keep = self.state.owed or keep_images or drains
@@ -358,6 +356,8 @@ class Custody:
                     await self._end_copy()
                 if self._session is not None:
                     await self._session.close(keep_images=keep, keep_logs=False)
+                if gives_up:  # now that there is no cage, which nothing else tells of
+                    self._forget()
             finally:
                 if self.state.owed:
                     await self._durability.ended()

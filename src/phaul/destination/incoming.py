@@ -12,7 +12,7 @@ its agent lives:
 
 What a killed agent left is removed by the next one, unless the journal says that the process may
 have to be restored from it, or that it runs and the source may not know; and unless its memory
-still comes from it.
+still comes from it.  What runs is let out of its cage by the next one, or by the keeper.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from phaul.cgroups import Cgroups
 from phaul.errors import CgroupError, StateError, WorkDirError
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord, Journal
@@ -154,13 +155,13 @@ class Keeping:
         try:
             record = Journal(self.path, DestinationRecord).read()
             runs = record is not None and record.state is DestinationState.RUNNING
+            _let_out(self.path)
             if failed and runs:
                 assert record is not None
                 note_lost(self.path, failed, follows=record.follows)
             elif (self.path / _KEEP).exists():
                 pass
             elif record is None or (runs and told):
-                _leave_cage(record)
                 shutil.rmtree(self.path, ignore_errors=True)
             elif runs:
                 shutil.rmtree(self.path / "images", ignore_errors=True)
@@ -290,7 +291,9 @@ def _remove_stale(base: Path) -> None:
                     continue
                 # One that is just being made has no lock yet, but it is young.
                 young = time.time() - path.stat().st_mtime < 60
-                if not young and not _needed(path):
+                stale = not young and not _needed(path)
+                _let_out(path)
+                if stale:
                     _end_caged(path)
                     shutil.rmtree(path, ignore_errors=True)
                 elif _runs(path):  # of which only the journal is needed
@@ -300,18 +303,26 @@ def _remove_stale(base: Path) -> None:
                 os.close(lock)
 
 
-def _leave_cage(record: DestinationRecord | None) -> None:
-    """Let a process that runs out of the cage that its agent died in."""
-    from phaul.destination.cage import leave_caged
+def _let_out(path: Path) -> None:
+    """Let what runs out of the cage in which its agent died; the cage is gone then.
 
-    if record is not None:
-        with contextlib.suppress(CgroupError):
+    Its agent may have told the source, which has no reason to ask again: so this is not left to
+    who settles it.
+    """
+    with contextlib.suppress(StateError, CgroupError):
+        record = Journal(path, DestinationRecord).read()
+        if record is None or record.state is not DestinationState.RUNNING or not record.cage:
+            return
+        cgroups = Cgroups.find()
+        if cgroups is not None and any(cgroups.exists(each.group) for each in record.cage):
+            from phaul.destination.cage import leave_caged  # not what each agent's start waits for
+
             leave_caged(record.cage)
 
 
 def _end_caged(path: Path) -> None:
     """End what CRIU left in the cage of an agent that was killed while it received."""
-    from phaul.destination.cage import kill_caged  # not what each agent's start waits for
+    from phaul.destination.cage import kill_caged  # as in _let_out
 
     with contextlib.suppress(StateError, CgroupError):
         record = Journal(path, DestinationRecord).read()

@@ -8,10 +8,13 @@ import anyio
 import pytest
 
 from phaul.criu.engine import Engine, Examination
+from phaul.destination.session import DestinationSession
 from phaul.errors import CriuError, CriuUnfit, PageStoreError, PhaulError
 from phaul.protocol import messages as m
 from phaul.protocol.frames import Frame, Kind, pack
+from phaul.protocol.ownership import DestinationState
 from phaul.protocol.preflight import Level, PidsNeed
+from phaul.storage.journal import DestinationRecord, Journal
 from tests.unit.conftest import Fake, state
 from tests.unit.destination.talk import LIMIT, Talk, talk
 from tests.unit.protocol.samples import ANSWERS, HELLO, REQUESTS
@@ -136,6 +139,25 @@ async def test_a_lost_source_leaves_nothing(
     async with talk(fake, tmp_path / "in") as both:
         await when(both, tmp_path)  # type: ignore[misc]
     assert both.status == 4
+    assert both.left() == []
+
+
+async def test_until_all_has_ended_the_journal_tells_of_it(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the agent is killed before that, its cage is found by nothing else."""
+    known: list[DestinationRecord | None] = []
+    close = DestinationSession.close
+
+    async def closed(self: DestinationSession, **options: bool) -> None:
+        await close(self, **options)
+        (path,) = (tmp_path / "in").iterdir()
+        known.append(Journal(path, DestinationRecord).read())
+
+    async with talk(fake, tmp_path / "in") as both:
+        await both.prepare()
+        monkeypatch.setattr(DestinationSession, "close", closed)
+    assert [one and one.state for one in known] == [DestinationState.RECEIVING]
     assert both.left() == []
 
 

@@ -1,9 +1,10 @@
 """The cage: what goes in, and that nothing is left of it.  With CRIU: tests/engine/test_cage.py."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from phaul.cgroups import Cgroups
 from phaul.destination.cage import Cage, kill_caged
 from phaul.errors import CgroupError
+from phaul.subjects.proc import Proc
+from phaul.subjects.tree import tree_pids
 from tests.unit.fake_cgroups import FakeCgroups
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -143,9 +146,8 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.usefixtures("uncaged")
-def test_without_a_cage_what_lost_its_criu_is_ended_all_the_same() -> None:
-    cage = Cage("ab12")
+def orphaned(cage: Cage, disown: Callable[[Cage], None]) -> list[int]:
+    """A worker with what it made is held, and dies; what it made, after `disown` and `kill`."""
     worker = subprocess.Popen(
         [sys.executable, "-c", ORPHANS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -158,9 +160,45 @@ def test_without_a_cage_what_lost_its_criu_is_ended_all_the_same() -> None:
         worker.stdin.flush()
         made = [int(worker.stdout.readline()) for _ in range(4)]
         worker.kill()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # they are this process's now
+        disown(cage)
         cage.kill()
-        assert [pid for pid in made if Path(f"/proc/{pid}").exists()] == []
+        return made
+
+
+def left(pids: list[int]) -> list[int]:
+    """Those that run, or are this process's to reap."""
+    found = [(pid, stat) for pid in pids if (stat := Proc().process(pid)) is not None]
+    return [pid for pid, stat in found if stat.state != "Z" or stat.parent == os.getpid()]
+
+
+def killed(cage: Cage) -> None:
+    """All of it is killed, as all that is caged is: a zombie that nobody reaps keeps its PID."""
+    cage.disown()
+    for pid in tree_pids(os.getpid(), Proc())[1:]:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("disown", [lambda _cage: None, Cage.disown, killed])
+@pytest.mark.usefixtures("uncaged")
+def test_without_a_cage_what_lost_its_criu_is_ended_all_the_same(
+    disown: Callable[[Cage], None],
+) -> None:
+    cage = Cage("ab12")
+    assert left(orphaned(cage, disown)) == []
     assert cage.groups == ()
+
+
+@pytest.mark.parametrize("end", [Cage.kill, Cage.leave])
+@pytest.mark.usefixtures("uncaged")
+def test_one_that_is_over_ends_nothing_of_the_next_restore(end: Callable[[Cage], None]) -> None:
+    cage = Cage("ab12")
+    with subprocess.Popen(["true"]) as worker:
+        cage.hold(worker.pid)
+    end(cage)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        cage.kill()
+        assert other.poll() is None
 
 
 @pytest.mark.usefixtures("uncaged")

@@ -7,12 +7,35 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from phaul.cgroups import LockedGroup
-from phaul.destination import cage
+from phaul.cgroups import Cgroups, LockedGroup
 from phaul.destination.incoming import Incoming, Keeping, keeps
 from phaul.errors import WorkDirError
 from phaul.protocol.ownership import DestinationState
 from tests.unit.destination.dead import left_behind
+from tests.unit.fake_cgroups import FakeCgroups
+
+HOME, CAGE, CAGED = "/a", "/a/phaul-m0.cage", 2001
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroups:
+    """A process in a cage."""
+    (tmp_path / "kernel").mkdir()
+    found = FakeCgroups.at(tmp_path / "kernel")
+    found.process(CAGED, CAGE)
+    monkeypatch.setattr(Cgroups, "find", lambda *_: found)
+    return found
+
+
+def caged(base: Path, state: DestinationState, **changes: object) -> Path:
+    """What a dead agent has left, with a cage."""
+    journal = left_behind(base, state)
+    record = journal.read()
+    assert record is not None
+    cage = (LockedGroup(group=CAGE, home=HOME, pids=()),)
+    there = msgspec.structs.replace(record, cage=cage, serial=record.serial + 1, **changes)
+    journal.path.write_bytes(msgspec.json.encode(there))
+    return journal.path.parent
 
 
 def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -117,30 +140,52 @@ class TestStale:
         Incoming.make(tmp_path, "m1").close()
         assert journal.path.exists() is stays
 
-    @pytest.mark.parametrize(
-        ("was", "ends"),
-        [
-            (DestinationState.RECEIVING, True),
-            (DestinationState.RESTORING, True),
-            (DestinationState.RUNNING, False),
-        ],
-    )
-    def test_and_what_criu_has_left_in_its_cage(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: DestinationState, ends: bool
+    @pytest.mark.parametrize("known", [True, False])
+    @pytest.mark.parametrize("was", list(DestinationState))
+    def test_and_its_cage(
+        self, tmp_path: Path, cgroups: FakeCgroups, was: DestinationState, known: bool
     ) -> None:
-        """But never what runs here since, and was not let out of it."""
-        ended: list[object] = []
-        monkeypatch.setattr(cage, "kill_caged", ended.append)
-        journal = left_behind(tmp_path, was)
-        record = journal.read()
-        assert record is not None
-        caged = (LockedGroup(group="/a/phaul-m0.cage", home="/a", pids=()),)
-        old = msgspec.structs.replace(record, cage=caged, written_unix=1.0)
-        journal.path.write_bytes(msgspec.json.encode(old))
-        self.old(journal.path.parent)
-        Incoming.make(tmp_path, "m1").close()
-        assert not journal.path.exists()
-        assert ended == ([caged] if ends else [])
+        """What CRIU has left is ended, what runs is let out; what is owed is for who settles it."""
+        base = tmp_path / "base"
+        path = caged(base, was, written_unix=time.time() if known else 1.0)
+        self.old(path)
+        Incoming.make(base, "m1").close()
+        runs = was is DestinationState.RUNNING
+        assert path.exists() is (was.owed or (runs and known))
+        where = HOME if runs else None if was.gives_up else CAGE
+        assert cgroups.group_of(CAGED) == where
+        assert cgroups.exists(CAGE) is (where == CAGE)
+
+    def test_a_cage_that_cannot_be_left_is_tried_again(
+        self, tmp_path: Path, cgroups: FakeCgroups
+    ) -> None:
+        base = tmp_path / "base"
+        caged(base, DestinationState.RUNNING)
+        cgroups.refuses.add(HOME)
+        Incoming.make(base, "m1").close()
+        assert cgroups.group_of(CAGED) == CAGE
+        cgroups.refuses.clear()
+        Incoming.make(base, "m1").close()
+        assert cgroups.group_of(CAGED) == HOME
+
+    def test_but_not_the_cage_of_an_agent_that_lives(
+        self, tmp_path: Path, cgroups: FakeCgroups
+    ) -> None:
+        living = Incoming.take_over(caged(tmp_path / "base", DestinationState.RUNNING))
+        assert living is not None
+        Incoming.make(tmp_path / "base", "m1").close()
+        assert cgroups.group_of(CAGED) == CAGE
+        living.close()
+
+    def test_what_runs_and_is_kept_is_in_no_cage(
+        self, tmp_path: Path, cgroups: FakeCgroups
+    ) -> None:
+        path = caged(tmp_path / "base", DestinationState.RUNNING)
+        (path / "KEEP").touch()
+        Incoming.make(tmp_path / "base", "m1").close()
+        assert cgroups.group_of(CAGED) == HOME
+        assert not cgroups.exists(CAGE)
+        assert (path / "images/0").is_dir()
 
     def test_nor_what_has_a_damaged_journal(self, tmp_path: Path) -> None:
         journal = left_behind(tmp_path, DestinationState.RECEIVING)
@@ -223,6 +268,16 @@ class TestKeeping:
         found = {"journal.json" if "journal" in p.name else p.name for p in path.glob("*")}
         assert found == (left or set())
         assert path.exists() == (left is not None)
+
+    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize("failed", ["", "no page"])
+    def test_what_runs_is_let_out_of_a_dead_agents_cage(
+        self, tmp_path: Path, cgroups: FakeCgroups, told: bool, failed: str
+    ) -> None:
+        path = caged(tmp_path / "base", DestinationState.RUNNING)
+        self.leave(path, told=told, failed=failed)
+        assert cgroups.group_of(CAGED) == HOME
+        assert not cgroups.exists(CAGE)
 
     def test_nothing_is_owed_without_a_journal(self, tmp_path: Path) -> None:
         path = tmp_path / "m"
