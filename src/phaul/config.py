@@ -15,9 +15,9 @@ __all__ = ["Config", "Timeouts"]
 class Timeouts:
     """How long each wait may take, in seconds.
 
-    `round`: a pre-dump with all its pages.  `dump`: the final dump.  `page_server`: its end, after
-    the source has sent all.  `restore`: until the tree stands restored.  `finish`: the kill of the
-    source, or the release of the restored.
+    `round`: a pre-dump with all its pages.  `dump`: the final dump.  `page_server`: until all of a
+    round is written, after the source has sent it.  `restore`: until the tree stands restored.
+    `finish`: the kill of the source, or the release of the restored.
     """
 
     round: float = 3600.0

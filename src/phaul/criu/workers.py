@@ -39,6 +39,9 @@ class Workers:
     def take(self) -> Swrk:
         """A worker, the caller's to close; raises CriuNotFound."""
         spare, self._spare = self._spare, None
+        if spare is not None and spare.has_ended():  # it may have waited for hours
+            self.retire(spare)
+            spare = None
         return spare or self.engine.worker(self.pass_fds)
 
     def prepare(self) -> None:

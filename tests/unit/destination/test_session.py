@@ -1,5 +1,7 @@
 """The destination's order of steps, its failures, and what it leaves."""
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -121,6 +123,18 @@ def test_a_restore_is_held_then_released(case: Case) -> None:
         "answer:post-resume",
     ]
     case.server.close()
+    assert running(pid)
+
+
+def test_a_worker_that_was_killed_while_it_waited(case: Case) -> None:
+    case.images()
+    waiting = case.server._session._workers.waiting
+    assert waiting is not None
+    os.kill(waiting.process.pid, signal.SIGKILL)
+    while not waiting.has_ended():
+        time.sleep(0.01)
+    pid = case.server.restore()
+    case.server.release()
     assert running(pid)
 
 
