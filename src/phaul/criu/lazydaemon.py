@@ -116,12 +116,17 @@ class LazyDaemon:
         That is on the same file system as its directory; its log is there from then on.  Raises
         CriuError if it does not start, OSError.
         """
-        with anyio.move_on_after(_START_S):
+        says = b""
+        with anyio.move_on_after(_START_S) as waiting:
             await anyio.wait_readable(self._status)
-            if os.read(self._status, 1):
+            says = os.read(self._status, 1)
+        with suppress(FileNotFoundError):  # it has not even come so far
+            if says:
                 self.log_path.with_name(_SOCKET).replace(work_dir / _SOCKET)
-                self.log_path = self.log_path.replace(work_dir / LOG)
-                return
+            self.log_path = self.log_path.replace(work_dir / LOG)
+        if says:
+            return
+        if not waiting.cancelled_caught:
             await self.exited()
             raise self._failed(self.process.wait(), CriuDied)
         line = decisive_line(self.log_path)

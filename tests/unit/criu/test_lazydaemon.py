@@ -124,7 +124,7 @@ def test_one_that_dies_while_it_waits(tmp_path: Path, pages: socket.socket) -> N
         with pytest.raises(CriuDied, match="ended with status 1") as caught:
             await daemon.ready(tmp_path)
         assert caught.value.line == "Error (kerndat.c:1): no"
-        assert caught.value.log_path == str(tmp_path / "standby" / LOG)
+        assert caught.value.log_path == str(tmp_path / LOG)
         await daemon.end()
 
     anyio.run(main)
