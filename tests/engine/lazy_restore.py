@@ -5,7 +5,7 @@ import select
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Stage
 from phaul.criu.workers import Workers
 from phaul.destination.chain import Chain
-from phaul.destination.lazy import LazyPages
+from phaul.destination.lazy import LazyPages, Standby
 from phaul.pages.remote import RemotePages
 from phaul.pages.store import Index, Missing, Piece
 from tests.engine.conftest import SLOW
@@ -75,18 +75,18 @@ async def lazily(
     """
     async with Workers(ENGINE) as workers:
         facts = await workers.examine()
-    daemon_dir = chain.finish(images)
-    bringing = remote(chain, images) if remote else None
-    pages = await LazyPages.start(
-        ENGINE.program,
-        chain,
-        daemon_dir,
-        images,
-        wide=facts.version.wide_page_server,
-        remote=bringing,
-        log_level=log_level,
-    )
-    try:
+    async with AsyncExitStack() as stack:
+        stack.callback(chain.close)
+        standby = Standby.begin(ENGINE.program, images.parent / "standby", log_level=log_level)
+        stack.push_async_callback(standby.end)
+        await standby.tell(images)
+        chain.finish(images, standby.folder)
+        bringing = remote(chain, images) if remote else None
+        wide = facts.version.wide_page_server
+        pages = await LazyPages.start(standby, chain, images, wide=wide, remote=bringing)
+        stack.push_async_callback(pages.end)
+        if bringing is not None:
+            stack.callback(bringing.close)
         async with ENGINE.worker() as worker:
             with directory_fd(images) as descriptor:
                 request = Request(
@@ -103,11 +103,6 @@ async def lazily(
             assert held.pid is not None
             await pages.guard()
             yield Restored(operation, pages, held.pid)
-    finally:
-        if bringing is not None:
-            bringing.close()
-        await pages.end()
-        chain.close()
 
 
 async def restore_in_full(images: Path) -> None:

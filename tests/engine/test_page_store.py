@@ -92,7 +92,8 @@ def test_what_is_told_anew_is_good_for_a_restore_in_full(
         chain = Chain()
         for folder in make_chain(tmp_path, last):
             chain.add(folder)
-        chain.finish(last)
+        (tmp_path / "standby").mkdir()
+        chain.finish(last, tmp_path / "standby")
         chain.close()
         await restore_in_full(last)
 

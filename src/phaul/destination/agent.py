@@ -153,7 +153,8 @@ class Agent:
 
     async def image(self, image: m.Image, chunks: AsyncIterator[bytes]) -> None:
         """Write an image of the final dump beside the memory; what is raised is told later."""
-        folder = self._require_session().last_images_dir
+        session = self._require_session()
+        folder = session.last_images_dir
         if folder is None:
             raise ImageError("an image, but no round was made", host=self._engine.host)
         path = folder / image.name
@@ -166,6 +167,8 @@ class Agent:
             raise ImageError(
                 f"{path} cannot be written: {error.strerror}", host=self._engine.host
             ) from error
+        if session.memory is not None:
+            await session.memory.arrived(path)
 
     async def hold(self) -> None:
         """The channel is lost: see through what only the source, or the lease, may end."""
@@ -267,7 +270,8 @@ class Agent:
         self._begin(prepare, self._session, cage)
 
     def _begin_memory(self, prepare: m.Prepare) -> "LazyMemory | None":
-        from phaul.destination.memory import LazyMemory, worth
+        from phaul.destination.gain import worth
+        from phaul.destination.memory import LazyMemory
         from phaul.pages.store.index import PAGE
 
         facts = self._facts

@@ -56,6 +56,7 @@ class Cage:
         self._others: tuple[LockedGroup, ...] = ()
         self._worker = -1
         self._workers: set[int] = set()
+        self._prepared: set[int] = set()
         self._since = 0
         self._adopts = self._over = False
         self._lock = threading.Lock()
@@ -79,6 +80,10 @@ class Cage:
         with self._lock:
             self._put_in(pid)
 
+    def holds_at_once(self, pid: int) -> bool:
+        """Whether `hold` waits for nothing: the worker is in already."""
+        return pid in self._prepared
+
     def hold(self, pid: int) -> None:
         """Put the restoring worker in, before it is asked for anything."""
         with self._lock:
@@ -100,6 +105,7 @@ class Cage:
             own = self._own or self._make()
             if self._apart.cgroups.group_of(pid) != own.group:
                 self._apart.cgroups.move(pid, own.group)
+            self._prepared.add(pid)
         except CgroupError as error:
             _logger.debug("no cage: %s", error)
 

@@ -6,7 +6,7 @@ sending of the final dump's metadata; `finish` in the downtime, when these are t
     images/0/   pagemap-7.img  pages-1.img                        add
     images/1/   pagemap-7.img  pages-1.img  parent -> ../0        add
     images/2/   pagemap-7.img  ...          parent -> ../1        add; finish: pagemap-7.img told
-                lazy/          what `criu lazy-pages` reads            anew, and for the daemon here
+    lazy/       what `criu lazy-pages` reads                           anew, and for the daemon here
 
 What is told anew for `criu restore` is still good for a restore in full.
 """
@@ -24,13 +24,14 @@ from phaul.criu.images.memory import lazy_spans
 from phaul.errors import ImageError
 from phaul.pages.store import Index, Level, Where
 
-__all__ = ["DAEMON_DIR", "MESSAGES", "Chain"]
+__all__ = ["DAEMON_DIR", "INVENTORY", "MESSAGES", "TREE", "Chain", "needed"]
 
 DAEMON_DIR: Final = "lazy"
 MESSAGES: Final = ("PagemapHead", "PagemapEntry", "Memory")
 """What of CRIU's messages is used here (criu.messages.warm_up)."""
 _NAME: Final = re.compile(r"pagemap-([1-9][0-9]{0,8})\.img")
-_SHARED: Final = ("inventory.img", "pstree.img")
+INVENTORY: Final = "inventory.img"
+TREE: Final = "pstree.img"
 _PAGES_ID: Final = 1
 
 
@@ -47,7 +48,7 @@ _WHERE: Final = tuple(_where(flags) for flags in range(8))
 class Chain:
     """The page files of the rounds so far, open, and the index of what is in them.  Close it.
 
-    All here works on files and may take a while: call it in a thread.
+    All here works on files and may take a while.
     """
 
     index: Index = field(default_factory=Index)
@@ -66,17 +67,14 @@ class Chain:
             self._found[process] = read_pagemap(path)
             self._add(process, images, self._found[process])
 
-    def finish(self, images: Path) -> Path:
-        """Tell the final dump's page maps anew; returns the daemon's images directory.
+    def finish(self, images: Path, daemon: Path) -> None:
+        """Tell the final dump's page maps anew; for the daemon in its directory `daemon`.
 
-        It is added, if it was not before.  Raises ImageError, OSError.
+        That is on the same file system.  The dump is added, if it was not before.  Raises
+        ImageError, OSError.
         """
         if self._newest != images:
             self.add(images)
-        daemon = images / DAEMON_DIR
-        daemon.mkdir(mode=0o700)
-        for name in _SHARED:
-            (daemon / name).hardlink_to(images / name)
         (daemon / f"pages-{_PAGES_ID}.img").touch(mode=0o600)
         for process, found in self._found.items():
             path = images / f"pagemap-{process}.img"
@@ -93,7 +91,6 @@ class Chain:
             self.elsewhere[process] = tuple(
                 (r.start, r.pages) for r in found.ranges if _WHERE[r.flags] is Where.ELSEWHERE
             )
-        return daemon
 
     def _add(self, process: int, images: Path, found: Pagemap) -> None:
         path = images / f"pages-{found.pages_id}.img"
@@ -120,6 +117,11 @@ class Chain:
         """Close the files; nobody may read them any more.  May be called again."""
         while self.files:
             os.close(self.files.pop())
+
+
+def needed(images: Path) -> set[str]:
+    """What has to be in a directory before it is finished, beside the memory that is there."""
+    return {INVENTORY, TREE, *(f"mm-{process}.img" for process, _ in _pagemaps(images))}
 
 
 def _pagemaps(images: Path) -> list[tuple[int, Path]]:

@@ -64,7 +64,7 @@ class HeldCopy:
         """
         try:
             if cage is not None:
-                await in_thread(cage.hold, worker.process.pid)
+                await _hold(cage, worker.process.pid)
             worker.takes_along = True
             read_inventory(images / "inventory.img")
             # Of a restore before this one: it would say that this one let its tree go.
@@ -177,6 +177,13 @@ class HeldCopy:
                 await self._operation.worker.close()
                 await _end(self._cage)
                 await end_tree(self._root)
+
+
+async def _hold(cage: Cage, pid: int) -> None:
+    if cage.holds_at_once(pid):
+        cage.hold(pid)  # the way to a thread and back would take longer
+    else:
+        await in_thread(cage.hold, pid)
 
 
 async def _end(cage: Cage | None) -> None:

@@ -124,6 +124,7 @@ class Custody:
             session = self._session
             if session is None or session.last_images_dir is None:
                 raise UsageError("nothing was received", host=self._engine.host)
+            await session.get_memory_ready()  # before the sync: it writes there
             self._owner.restore()
             folder = session.last_images_dir
             self._change(
@@ -144,11 +145,10 @@ class Custody:
                 finally:
                     journalled.set()
 
+            # Both beside the restore, which mostly takes longer, and is asked for before them.
             self._tasks.start_soon(journal)
+            self._durability.sync(folder, after=journalled)
             try:
-                await session.get_memory_ready()  # before the sync: it writes there
-                # Both beside the restore, which mostly takes longer.
-                self._durability.sync(folder, after=journalled)
                 pid = await session.restore()
                 await journalled.wait()
                 if failed:

@@ -5,6 +5,7 @@ its agent lives:
 
     journal.json    whose the process is, see `phaul.storage.journal`
     images/N/       what a round, or the final dump, has brought
+    lazy/           what CRIU's lazy-pages daemon reads, while there is one
     socket          where the agent of a later connection settles it
     keeper          locked while lazily restored memory still comes from the images
     memory          where the keeper is asked, if memory follows from the source

@@ -28,14 +28,14 @@ from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync as in_thread
 
 from phaul.criu.messages import warm_up
-from phaul.destination.chain import MESSAGES, Chain
+from phaul.destination.chain import DAEMON_DIR, MESSAGES, Chain
 from phaul.destination.ending import end_tree
 from phaul.destination.following import Following
 from phaul.destination.incoming import Keeping
-from phaul.destination.lazy import Drained, LazyPages
+from phaul.destination.lazy import Drained, LazyPages, Standby
 from phaul.destination.warden import Warden
 from phaul.errors import PageStoreError, ProtocolError, UsageError
-from phaul.incarnation import Incarnation, living
+from phaul.incarnation import Incarnation, boot_id, living
 from phaul.protocol import keeping as k
 from phaul.protocol.failure import from_error
 from phaul.protocol.messages import Done, Failed
@@ -65,7 +65,8 @@ class Keeper:
         self._program = tuple(program)
         self._chain = Chain()
         self._newest = -1
-        self._daemon_dir: Path | None = None
+        self._standby: Standby | None = None
+        self._unfit: Exception | None = None
         self._pages: LazyPages | None = None
         self._following = Following()
         self._tree: tuple[Incarnation, ...] = ()
@@ -96,11 +97,18 @@ class Keeper:
                         await self._fail(PageStoreError("the keeper failed"), self._pages)
                     self._following.close()
                     await self._pages.end()
+                if self._standby is not None:
+                    await self._standby.end()
             self._following.close()
             self._chain.close()
 
     async def _serve(self, tasks: TaskGroup) -> None:
         await self._say(k.Here(pid=os.getpid()))
+        try:  # beside the rounds: in the downtime it would take 5 ms, and more
+            self._standby = Standby.begin(self._program, self._incoming / DAEMON_DIR)
+            self._warden.began(self._standby.daemon.pidfd)
+        except Exception as error:
+            self._unfit = error  # told when it is needed
         while True:
             await anyio.wait_readable(self._control)
             packet, descriptors, _, _ = socket.recv_fds(self._control, k.MAX_PACKET, 1)
@@ -135,13 +143,9 @@ class Keeper:
                 if int(folder) <= self._newest:
                     raise ProtocolError(f"round {folder} comes after round {self._newest}")
                 self._newest = int(folder)
-                await in_thread(self._chain.add, self._images(folder))
-            case k.Finish(folder=folder):
-                self._daemon_dir = await in_thread(self._chain.finish, self._images(folder))
-                elsewhere = sum(n for of in self._chain.elsewhere.values() for _, n in of)
-                return k.Counted(pages=self._chain.lazy_pages, elsewhere=elsewhere)
-            case k.Start(folder=folder):
-                await self._start(self._images(folder), request)
+                self._chain.add(self._images(folder))  # nobody else is served yet: no thread for it
+            case k.Finish():
+                return await self._finish(request)
             case k.Guard(pid=pid):
                 await self._guard(pid, tasks)
             case k.Look(wait_ms=wait_ms, release=release):
@@ -168,22 +172,35 @@ class Keeper:
     def _images(self, folder: str) -> Path:
         return self._incoming / "images" / folder
 
-    async def _start(self, work_dir: Path, request: k.Start) -> None:
-        if self._daemon_dir is None or self._pages is not None:
-            raise UsageError("Start comes once, after Finish")
-        self._pages = await LazyPages.start(
-            self._program,
-            self._chain,
-            self._daemon_dir,
-            work_dir,
-            wide=request.wide,
-            remote=self._following.begin(self._chain, work_dir, request.patience_s),
-        )
+    async def _finish(self, request: k.Finish) -> k.Counted:
+        if self._unfit is not None:
+            raise self._unfit
+        standby, self._standby = self._standby, None
+        if standby is None:
+            raise UsageError("Finish comes once")
+        images, chain = self._images(request.folder), self._chain
+        try:
+            await standby.tell(images)  # the daemon gets ready beside what follows
+            chain.finish(images, standby.folder)
+            elsewhere = sum(n for of in chain.elsewhere.values() for _, n in of)
+            wanted = request.least <= chain.lazy_pages <= request.most
+            if wanted:
+                self._pages = await LazyPages.start(
+                    standby,
+                    chain,
+                    images,
+                    wide=request.wide,
+                    remote=self._following.begin(chain, images, request.patience_s),
+                )
+        finally:
+            if self._pages is None:
+                await standby.end()
+        return k.Counted(pages=chain.lazy_pages, elsewhere=elsewhere, started=wanted)
 
     async def _guard(self, pid: int, tasks: TaskGroup) -> None:
         if self._pages is None or self._stage is not k.Stage.BEFORE:
-            raise UsageError("Guard comes once, after Start")
-        self._tree = living(tree_pids(pid, Proc()))
+            raise UsageError("Guard comes once, after Finish")
+        self._tree = living(tree_pids(pid, Proc(), still=True))
         if not self._tree:
             raise PageStoreError(f"there is no process {pid}")
         self._warden.watch(one.pid for one in self._tree)
@@ -229,7 +246,7 @@ class Keeper:
     async def _look(self, wait: float) -> k.Standing:
         pages = self._pages
         if pages is None:
-            raise UsageError("Look comes after Start")
+            raise UsageError("Look comes after Finish")
         with anyio.move_on_after(wait):
             await self._settled.wait()
         if self._stage is k.Stage.DRAINING and pages.has_ended:
@@ -279,6 +296,7 @@ def run_keeper(
     """Be the keeper of the migration in `incoming`; returns the exit status."""
     control.setblocking(False)
     warm_up(MESSAGES)  # nothing of that in the downtime
+    boot_id()
     with control:
         keeper = Keeper(control, incoming, program, warden)
         anyio.run(keeper.run)

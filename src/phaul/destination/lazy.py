@@ -1,7 +1,9 @@
 """A lazy restore's two helpers, held together: CRIU's daemon and the page store that it asks.
 
-Used on the destination, from just before the restore until the last page is in.
+Used on the destination, from Prepare until the last page is in.
 
+    begin   the daemon is started, and waits for images; a `Standby`
+    tell    the tree is known; the daemon goes on beside what comes next
     start   the store serves, the daemon listens for `criu restore` in the work directory
     guard   the tree waits, and reads no zeros, should the daemon die
     wait    until all is in: the daemon ended with status 0, the store saw it end the conversation
@@ -12,6 +14,7 @@ there yet waits, and would read zeros once all is closed.  So end the tree first
 """
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Sequence
@@ -23,11 +26,11 @@ from typing import Final, Self
 import anyio
 
 from phaul.criu.lazydaemon import LazyDaemon
-from phaul.destination.chain import Chain
+from phaul.destination.chain import INVENTORY, TREE, Chain
 from phaul.errors import PageStoreError
 from phaul.pages.store import PageStore, Remote, Served, Wire, socket_pair
 
-__all__ = ["Drained", "LazyPages"]
+__all__ = ["Drained", "LazyPages", "Standby"]
 
 _JOIN_S: Final = 10.0
 _GUARD_S: Final = 30.0
@@ -49,17 +52,57 @@ class Drained:
     never_asked: int
 
 
+class Standby:
+    """The daemon, which waits for images, in a directory of its own at `folder`.
+
+    `LazyPages.start` what it is for, and `end` it in any case.
+    """
+
+    def __init__(self, daemon: LazyDaemon, sock: socket.socket, folder: Path, host: str) -> None:
+        self.daemon = daemon
+        self.sock = sock
+        """The store's end."""
+        self.folder = folder
+        self.host = host
+
+    @classmethod
+    def begin(
+        cls, program: Sequence[str], folder: Path, *, log_level: int = 2, host: str = ""
+    ) -> Self:
+        """Make `folder`, and start the daemon there.  Raises CriuNotFound, OSError."""
+        folder.mkdir(mode=0o700)
+        ours, theirs = socket_pair()
+        try:
+            with theirs:
+                daemon = LazyDaemon.begin(program, folder, theirs, log_level=log_level, host=host)
+        except BaseException:
+            ours.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(daemon, ours, folder, host)
+
+    async def tell(self, images: Path) -> None:
+        """Give it what it goes on with, from the final dump's images; raises OSError."""
+        (self.folder / TREE).hardlink_to(images / TREE)
+        await self.daemon.tell((images / INVENTORY).read_bytes())
+
+    async def end(self) -> None:
+        """End the daemon, and reap it; its directory is removed.  May be called again."""
+        await self.daemon.end()
+        self.sock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class LazyPages:
     """The two, running.  `wait` until they have ended, and `end` them in any case."""
 
-    def __init__(
-        self, daemon: LazyDaemon, store: PageStore, sock: socket.socket, chain: Chain, host: str
-    ) -> None:
-        self.daemon = daemon
+    def __init__(self, standby: Standby, store: PageStore, chain: Chain) -> None:
+        self.daemon = standby.daemon
+        self._standby = standby
         self._store = store
-        self._sock = sock
+        self._sock = standby.sock
         self._chain = chain
-        self._host = host
+        self._host = standby.host
         self._error: BaseException | None = None
         self._in_order = False
         self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -69,33 +112,28 @@ class LazyPages:
     @classmethod
     async def start(
         cls,
-        program: Sequence[str],
+        standby: Standby,
         chain: Chain,
-        daemon_dir: Path,
         work_dir: Path,
         *,
         wide: bool,
         remote: Remote | None = None,
-        log_level: int = 2,
-        host: str = "",
     ) -> Self:
         """Start both; on return a restore with `work_dir` finds the daemon.
 
-        `chain` is finished, with `daemon_dir`, and stays the caller's, open until `end`.  `wide`
-        is `Version.wide_page_server` of this host's CRIU; `remote` brings what is still on the
-        source, and is the caller's to end before `end`.  Raises CriuNotFound, CriuError.
+        `standby`, which was told, is this object's from now on.  `chain` is finished, for
+        `work_dir` and the standby's directory; it stays the caller's, open until `end`.  `wide` is
+        `Version.wide_page_server` of this host's CRIU; `remote` brings what is still on the source,
+        and is the caller's to end before `end`.  Raises CriuError, OSError.
         """
-        ours, theirs = socket_pair()
-        try:
-            with theirs:
-                daemon = await LazyDaemon.start(
-                    program, daemon_dir, work_dir, theirs, log_level=log_level, host=host
-                )
-        except BaseException:
-            ours.close()
-            raise
         store = PageStore(chain.index, chain.files, Wire(wide=wide), remote)
-        return cls(daemon, store, ours, chain, host)
+        pages = cls(standby, store, chain)
+        try:
+            await standby.daemon.ready(work_dir)
+        except BaseException:
+            await pages.end()
+            raise
+        return pages
 
     @property
     def served(self) -> Served:
@@ -126,7 +164,7 @@ class LazyPages:
         """
         copies = self.daemon.userfaults
         with anyio.move_on_after(_GUARD_S):
-            while len(copies) < len(self._chain.lazy):
+            while True:
                 if self.daemon.process.poll() is not None:
                     await self.daemon.wait()
                 try:
@@ -136,8 +174,9 @@ class LazyPages:
                         f"the daemon's userfaultfds cannot be held: {error.strerror}",
                         host=self._host,
                     ) from error
+                if len(copies) >= len(self._chain.lazy):
+                    return
                 await anyio.sleep(0.001)
-            return
         raise PageStoreError(
             f"criu's daemon watches {len(copies)} processes of {len(self._chain.lazy)}",
             host=self._host,
@@ -195,7 +234,7 @@ class LazyPages:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(_JOIN_S)
-        self._sock.close()
+        await self._standby.end()
         if self._ended >= 0:
             os.close(self._ended)
             self._ended = -1

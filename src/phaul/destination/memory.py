@@ -3,8 +3,9 @@
 Used on the destination, from Prepare to the end.  The keeper is started before any round, so that
 nothing of its start falls into the downtime; each round is indexed as it comes in.
 
-    begin --> written* --> ready --+--> a restore in full: the keeper has ended
-                                   +--> a lazy one --> guard --> require --> leave --> close
+    begin --> written* --> arrived* --> ready --+--> a restore in full: the keeper has ended
+                                                +--> a lazy one --> guard --> require
+                                                            --> leave --> close
 
 Where it is of no use (nothing to gain, no room, an error before the restore) the restore is one in
 full, and nothing is lost but the gain.
@@ -12,50 +13,36 @@ full, and nothing is lost but the gain.
 
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
-from phaul.destination.chain import DAEMON_DIR
+from phaul.destination.chain import needed
+from phaul.destination.gain import ALL, available_memory, bounds
 from phaul.errors import PageStoreError, PhaulError, ProtocolError
 from phaul.incarnation import Incarnation
-from phaul.pages.store.index import PAGE
 from phaul.protocol import keeping as k
 from phaul.protocol.failure import to_error
 from phaul.protocol.messages import Draining, Failed
 
-__all__ = ["LazyMemory", "Mode", "as_draining", "drained", "worth"]
+__all__ = ["LazyMemory", "Mode", "as_draining", "drained"]
 
 Mode = Literal["auto", "lazy", "full"]
 """How memory is restored: AUTO lazily where that is shorter."""
 
-_GAINS_S: Final = 0.03
-"""A lazy restore itself costs about that; less is not worth it."""
-_ROOM: Final = 0.8
-"""Pages that a forked tree shared are no longer shared: so much of the memory may be taken."""
 _ASK_S: Final = 30.0
 _END_S: Final = 10.0
 
 _logger = logging.getLogger("phaul")
-
-
-def worth(pages: int, rate: float, available: int | None) -> bool:
-    """Whether to leave `pages` to the daemon, where a restore reads `rate` bytes a second.
-
-    `available` is the memory that is free, in bytes, if it is known.
-    """
-    size = pages * PAGE
-    if available is not None and size > available * _ROOM:
-        return False
-    return size / max(rate, 1.0) > _GAINS_S
 
 
 def as_draining(found: k.Standing) -> Draining:
@@ -72,6 +59,21 @@ def as_draining(found: k.Standing) -> Draining:
 def drained(failure: str = "") -> Draining:
     """What the source is told where there is nothing, or nobody, to wait for any more."""
     return Draining(pages=0, given=0, seconds=0.0, over=True, failure=failure)
+
+
+@dataclass(eq=False)
+class _Begun:
+    """What `ready` is going to say, under way."""
+
+    over: anyio.Event = field(default_factory=anyio.Event)
+    lazily: bool = False
+    error: PhaulError | None = None
+
+    async def outcome(self) -> bool:
+        await self.over.wait()
+        if self.error is not None:
+            raise self.error
+        return self.lazily
 
 
 class LazyMemory:
@@ -99,12 +101,14 @@ class LazyMemory:
         self._rate = rate
         self._wide = wide
         self._host = host
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self.here = anyio.Event()
         """It is known whether there is a keeper."""
         self.keeper: Incarnation | None = None
         """The keeper's process, once it has said that it is there."""
         self._unfit: PhaulError | None = None
+        self._lacking: set[str] | None = None
+        self._begun: _Begun | None = None
         self._follows = False
         self.patience_s = 600
         """So long memory that follows is waited for without a link."""
@@ -183,6 +187,28 @@ class LazyMemory:
         except PhaulError as error:
             self._unfit = self._unfit or error
 
+    async def arrived(self, image: Path) -> None:
+        """An image of the final dump is there: with the last that it needs, `ready` is begun.
+
+        So it goes on beside the arrival of the others.
+        """
+        if self._lacking is None:
+            self._lacking = needed(image.parent)
+        self._lacking.discard(image.name)
+        # Of memory that follows the page maps are images, too: nobody knows which of them come.
+        if self._begun is None and not self._lacking and self.here.is_set() and not self._follows:
+            self._begun = _Begun()
+            self._tasks.start_soon(self._prepare_early, image.parent, self._begun)
+            await checkpoint()  # the other images may be here already: it is to come before them
+
+    async def _prepare_early(self, images: Path, begun: "_Begun") -> None:
+        try:
+            begun.lazily = await self._prepare(images)
+        except PhaulError as error:
+            begun.error = error
+        finally:
+            begun.over.set()
+
     async def follow(self, link: int) -> None:
         """What the final dump leaves out follows over `link`, which stays the caller's.
 
@@ -201,7 +227,11 @@ class LazyMemory:
         is either so, or an error.
         """
         try:
-            lazily = await self._prepare(images)
+            if self._begun is None:
+                lazily = await self._prepare(images)
+            else:
+                lazily = await self._begun.outcome()
+                self._require_there()
         except PhaulError as error:
             if self._follows:
                 raise
@@ -209,26 +239,39 @@ class LazyMemory:
             lazily = False
         if not lazily:
             self._tasks.start_soon(self.close)  # nobody waits for it
-            with suppress(OSError):
-                shutil.rmtree(images / DAEMON_DIR)
         return lazily
+
+    def _require_there(self) -> None:
+        """Raise if the keeper has ended since it was asked."""
+        try:
+            if not self._sock.recv(1, socket.MSG_PEEK):
+                raise self._gone()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._gone() from error
 
     async def _prepare(self, images: Path) -> bool:
         mode = "lazy" if self._follows else self._mode
         if mode == "auto" and not self.here.is_set():
             return False  # a process that is moved before Python has started is a small one
-        await self.here.wait()
+        if not self.here.is_set():
+            await self.here.wait()
         if self._unfit is not None:
             raise self._unfit
-        counted = await self._ask(k.Finish(folder=images.name))
+        least, most = bounds(self._rate, available_memory()) if mode == "auto" else (1, ALL)
+        counted = await self._ask(
+            k.Finish(
+                folder=images.name,
+                least=least,
+                most=most,
+                wide=self._wide,
+                patience_s=self.patience_s,
+            )
+        )
         if not isinstance(counted, k.Counted):
             raise self._confused()
-        if not counted.pages:
-            return False
-        if mode == "auto" and not worth(counted.pages, self._rate, _available()):
-            return False
-        await self._ask(k.Start(folder=images.name, wide=self._wide, patience_s=self.patience_s))
-        return True
+        return counted.started
 
     async def guard(self, pid: int) -> None:
         """The copy with the root `pid` is held: see that it reads no zeros, whoever dies."""
@@ -332,12 +375,3 @@ class LazyMemory:
 
     def _confused(self) -> ProtocolError:
         return ProtocolError("the keeper's answer is to another question", host=self._host)
-
-
-def _available() -> int | None:
-    """The memory that this host could give (MemAvailable of /proc/meminfo), in bytes."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return None

@@ -6,15 +6,17 @@ so it takes the end of two processes at once to let a tree run on with memory th
 
     keeper                                   warden
     ------                                   ------
+    began, with the daemon's pidfd      -->  what is to be no more than the keeper
     watch(tree)                         -->  whom to end
     took(inode), with the descriptor    -->  holds it
     gave(inode)                         -->  lets go of it
     released(yes)                       -->  whether the tree runs
     over                                -->  ends
-    (is gone without a word)                 ends the tree, then lets go of all, then ends
+    (is gone without a word)                 ends the tree, then lets go of all; ends the daemon
 """
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterable
@@ -35,6 +37,10 @@ class Warden:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         sock.setblocking(False)
+
+    def began(self, daemon: int) -> None:
+        """CRIU's daemon, the process behind this pidfd, ends with the keeper."""
+        self._say("began", daemon)
 
     def watch(self, pids: Iterable[int]) -> None:
         """These processes are the tree, as it stands restored."""
@@ -67,11 +73,14 @@ def be_warden(sock: socket.socket, incoming: Path) -> None:
     """Be the warden of the keeper behind `sock`, of the migration in `incoming`, to the end."""
     held: dict[str, int] = {}
     tree: list[tuple[int, str]] = []
+    daemons: list[int] = []
     runs = False
     while True:
         data, got, _, _ = socket.recv_fds(sock, _PACKET, 1)
         word, *rest = data.decode().split() or [""]
         match word:
+            case "began":
+                daemons += got
             case "watch":
                 # They stand still: their starts tell them from who has their PIDs later.
                 tree = [(int(pid), _start(pid)) for pid in rest]
@@ -85,8 +94,13 @@ def be_warden(sock: socket.socket, incoming: Path) -> None:
                 break
             case "over":
                 return
-    if held:
-        _end(tree, held, incoming, "the keeper of the memory was killed" if runs else "")
+    try:
+        if held:
+            _end(tree, held, incoming, "the keeper of the memory was killed" if runs else "")
+    finally:
+        for daemon in daemons:  # one that nobody came to would wait for ever
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(daemon, signal.SIGKILL)
 
 
 def _start(pid: int | str) -> str:

@@ -10,10 +10,9 @@ apart; from Prepare until the agent ends.  Pure.
                                             <--  Done
     Attach, with a socket                   -->  where the source keeps what it left out
                                             <--  Done
-    Finish(folder)                          -->  its images are there too
-                                            <--  Counted(pages, elsewhere)
-    Start(folder)                           -->  CRIU's daemon stands: the restore may begin
-                                            <--  Done
+    Finish(folder, least, most)             -->  its images are there too
+                                            <--  Counted(pages, started): with CRIU's daemon
+                                                 standing the restore may begin
     Guard(pid)                              -->  the restore is held
                                             <--  Done
     Look(release)                           -->  if all is well, it is let go now
@@ -58,7 +57,6 @@ __all__ = [
     "Look",
     "Stage",
     "Standing",
-    "Start",
     "decode_answer",
     "decode_request",
     "encode",
@@ -101,19 +99,16 @@ class Attach(Message, frozen=True, kw_only=True, tag="attach"):
 
 
 class Finish(Message, frozen=True, kw_only=True, tag="finish"):
-    """The final dump is complete in its folder: tell its page maps anew."""
+    """The final dump is in its folder, as far as it is needed: tell its page maps anew.
 
-    folder: Folder
-
-
-class Start(Message, frozen=True, kw_only=True, tag="start"):
-    """Start CRIU's daemon, for a restore with this folder as its work directory.
-
-    `wide` is `Version.wide_page_server` of the CRIU that the keeper was started with.  Memory that
-    follows is waited for without a link for `patience_s`.
+    If `least` to `most` pages are left to CRIU's daemon, have that stand for a restore with this
+    folder as its work directory.  `wide` is `Version.wide_page_server` of the CRIU that the keeper
+    was started with.  Memory that follows is waited for without a link for `patience_s`.
     """
 
     folder: Folder
+    least: Pages
+    most: Pages
     wide: bool
     patience_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
 
@@ -152,11 +147,12 @@ class Leave(Message, frozen=True, kw_only=True, tag="leave"):
 
 
 class Counted(Message, frozen=True, kw_only=True, tag="counted"):
-    """The answer to Finish: so many pages would be left to the daemon; and so many of them are
-    still on the source."""
+    """The answer to Finish: so many pages would be left to the daemon, `elsewhere` of them are
+    still on the source; and whether it stands."""
 
     pages: Pages
     elsewhere: Pages = 0
+    started: bool = False
 
 
 class Standing(Message, frozen=True, kw_only=True, tag="standing"):
@@ -180,7 +176,7 @@ class Standing(Message, frozen=True, kw_only=True, tag="standing"):
         return self.failure.what if self.failure is not None else ""
 
 
-KeeperRequest = Abandon | Add | Attach | Finish | Start | Guard | Look | Leave | GiveUp
+KeeperRequest = Abandon | Add | Attach | Finish | Guard | Look | Leave | GiveUp
 """What the agent may ask."""
 
 KeeperAnswer = Here | Done | Counted | Standing | Failed

@@ -24,6 +24,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
+from phaul.criu.images.lazy import is_urgent
 from phaul.criu.images.stats import DumpStats, read_dump_stats
 from phaul.criu.operation import Operation, directory_fd
 from phaul.criu.rpc import Request, RequestType, Response, Stage
@@ -59,8 +60,9 @@ class HeldDump:
     images_dir: Path
 
     def images(self) -> list[Path]:
-        """The image files that the destination needs beside the memory, in order of their names."""
-        return sorted(self.images_dir.glob("*.img"))
+        """The image files that the destination needs beside the memory: first the urgent ones."""
+        found = self.images_dir.glob("*.img")
+        return sorted(found, key=lambda image: (not is_urgent(image.name), image.name))
 
 
 class Cutover:

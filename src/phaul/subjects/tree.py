@@ -16,10 +16,13 @@ __all__ = ["inner_pid", "nested", "own_namespaces", "processes", "tree_pids"]
 _WALKS: Final = 4
 
 
-def tree_pids(root: int, proc: Proc) -> list[int]:
-    """The PIDs of the tree below `root`, itself first; empty if it is gone."""
+def tree_pids(root: int, proc: Proc, *, still: bool = False) -> list[int]:
+    """The PIDs of the tree below `root`, itself first; empty if it is gone.
+
+    One that stands `still` is walked once.
+    """
     found = _walk(root, proc)
-    for _ in range(_WALKS - 1):
+    for _ in range(0 if still else _WALKS - 1):
         again = _walk(root, proc)
         if set(again) == set(found):
             break

@@ -18,13 +18,22 @@ HEAD = """
 import os, signal, sys
 words = sys.argv[1:]
 of = lambda name: words[words.index(name) + 1]
+os.chdir(of("--work-dir"))
+images = os.open(of("--images-dir"), os.O_RDONLY)
+log = open(of("--log-file"), "w", buffering=1)
 def say(line):
-    with open(of("--work-dir") + "/" + of("--log-file"), "a") as log:
-        log.write(line + "\\n")
+    log.write(line + "\\n")
+def image(name):
+    with open(os.open(name, os.O_RDONLY, dir_fd=images), "rb") as file:
+        return file.read()
 def ready():
-    open(of("--work-dir") + "/lazy-pages.socket", "w").close()
+    said = image("inventory.img") + image("pstree.img")
+    open("lazy-pages.socket", "w").close()
     os.write(int(of("--status-fd")), b"\\0")
+    return said
 """
+INVENTORY = bytes(range(256)) * 400
+"""More than a pipe takes at once."""
 
 
 @pytest.fixture
@@ -40,9 +49,21 @@ def program(folder: Path, body: str) -> list[str]:
     return [sys.executable, "-S", str(path)]
 
 
+def begin(folder: Path, pages: socket.socket, body: str) -> LazyDaemon:
+    (folder / "standby").mkdir()
+    return LazyDaemon.begin(program(folder, body), folder / "standby", pages, host="there")
+
+
 async def start(folder: Path, pages: socket.socket, body: str) -> LazyDaemon:
-    images = folder / "images"
-    return await LazyDaemon.start(program(folder, body), images, folder, pages, host="there")
+    daemon = begin(folder, pages, body)
+    (folder / "standby/pstree.img").write_bytes(b"the tree")
+    try:
+        await daemon.tell(INVENTORY)
+        await daemon.ready(folder)
+    except BaseException:
+        await daemon.end()
+        raise
+    return daemon
 
 
 def test_it_is_started_with_what_it_needs_and_ends(tmp_path: Path, pages: socket.socket) -> None:
@@ -56,10 +77,57 @@ def test_it_is_started_with_what_it_needs_and_ends(tmp_path: Path, pages: socket
 
     anyio.run(main)
     said = (tmp_path / LOG).read_text().split()
-    assert said[:3] == ["lazy-pages", "--images-dir", str(tmp_path / "images")]
+    assert said[:3] == ["lazy-pages", "--images-dir", str(tmp_path / "standby")]
     assert "--page-server" in said
     assert not any(word in said for word in ("--address", "--port", "--daemon"))
     assert not (tmp_path / "lazy-pages.socket").exists()
+    assert sorted(path.name for path in (tmp_path / "standby").iterdir()) == [
+        "inventory.img",
+        "pstree.img",
+    ]
+
+
+def test_it_waits_for_the_inventory(tmp_path: Path, pages: socket.socket) -> None:
+    body = f"said = ready(); say(str(said == {INVENTORY!r} + b'the tree'))"
+
+    async def told() -> None:
+        daemon = begin(tmp_path, pages, "say('begun'); " + body)
+        with anyio.fail_after(60):
+            while not (tmp_path / "standby" / LOG).exists():
+                await anyio.sleep(0.005)
+        (tmp_path / "standby/pstree.img").write_bytes(b"the tree")
+        await daemon.tell(INVENTORY)
+        await daemon.ready(tmp_path)
+        await daemon.wait()
+
+    anyio.run(told)
+    assert (tmp_path / LOG).read_text() == "begun\nTrue\n"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_one_that_was_begun_is_killed(tmp_path: Path, pages: socket.socket, *, told: bool) -> None:
+    async def main() -> None:
+        daemon = begin(tmp_path, pages, "image('inventory.img'); signal.pause()")
+        if told:
+            await daemon.tell(INVENTORY)
+        assert await daemon.end() == -signal.SIGKILL
+        assert await daemon.end() == -signal.SIGKILL
+
+    anyio.run(main)
+
+
+def test_one_that_dies_while_it_waits(tmp_path: Path, pages: socket.socket) -> None:
+    async def main() -> None:
+        daemon = begin(tmp_path, pages, "say('Error (kerndat.c:1): no'); sys.exit(1)")
+        await daemon.exited()
+        await daemon.tell(INVENTORY)
+        with pytest.raises(CriuDied, match="ended with status 1") as caught:
+            await daemon.ready(tmp_path)
+        assert caught.value.line == "Error (kerndat.c:1): no"
+        assert caught.value.log_path == str(tmp_path / LOG)
+        await daemon.end()
+
+    anyio.run(main)
 
 
 def test_a_failure_is_told_with_the_line_that_decided(tmp_path: Path, pages: socket.socket) -> None:
@@ -89,12 +157,10 @@ def test_one_that_never_gets_ready_is_ended(
     tmp_path: Path, pages: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lazydaemon, "_START_S", 0.1)
-    (tmp_path / LOG).write_text("Error (old.c:1): of a run before")
 
     async def main() -> None:
-        with pytest.raises(CriuTimeout, match=r"did not start within 0\.1 s") as caught:
+        with pytest.raises(CriuTimeout, match=r"did not start within 0\.1 s"):
             await start(tmp_path, pages, "signal.pause()")
-        assert caught.value.line == ""
 
     anyio.run(main)
     with pytest.raises(ChildProcessError):
@@ -111,8 +177,7 @@ def test_one_that_runs_is_killed(tmp_path: Path, pages: socket.socket) -> None:
 
 
 def test_there_is_no_criu(tmp_path: Path, pages: socket.socket) -> None:
-    async def main() -> None:
-        with pytest.raises(CriuNotFound, match="cannot be started"):
-            await LazyDaemon.start([str(tmp_path / "none")], tmp_path, tmp_path, pages)
-
-    anyio.run(main)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(CriuNotFound, match="cannot be started"):
+        LazyDaemon.begin([str(tmp_path / "none")], tmp_path, pages)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -8,7 +8,7 @@ import pytest
 from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange, read_pagemap
 from phaul.criu.images.lazy import encode_pagemap
 from phaul.criu.messages import message_class
-from phaul.destination.chain import DAEMON_DIR, Chain
+from phaul.destination.chain import Chain, needed
 from phaul.errors import ImageError
 from phaul.pages.store import Missing, Piece
 from tests.unit.fake_criu import image
@@ -47,7 +47,10 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
     own = ((0, 2, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT), (16, 3, LAZY))
     last = write_round(tmp_path / "2", *own)
     write_metadata(last)
-    daemon = chain.finish(last)
+    daemon = tmp_path / "lazy"
+    daemon.mkdir()
+    assert needed(last) == {"inventory.img", "mm-7.img", "pstree.img"}
+    chain.finish(last, daemon)
     told = [
         (0, 2, LAZY | PRESENT),
         (2, 6, PARENT | LAZY),
@@ -60,13 +63,10 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
     assert chain.lazy == {7: ((0, 2), (2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
     assert chain.elsewhere == {7: ((16 * PAGE_SIZE, 3),)}
     assert sorted(path.name for path in daemon.iterdir()) == [
-        "inventory.img",
         "mm-7.img",
         "pagemap-7.img",
         "pages-1.img",
-        "pstree.img",
     ]
-    assert daemon == last / DAEMON_DIR
     assert chain.index.find(7, 0, 9) == Piece(2, 0, 2)
     assert chain.index.find(7, 2 * PAGE_SIZE, 9) == Piece(0, 2 * PAGE_SIZE, 2)
     assert chain.index.find(7, 4 * PAGE_SIZE, 9) == Piece(1, 0, 2)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phaul.destination.memory import LazyMemory, Mode, worth
+from phaul.destination.gain import worth
+from phaul.destination.memory import LazyMemory, Mode
+from tests.unit.destination.test_chain import LAZY, PRESENT, write_metadata, write_round
+from tests.unit.destination.test_keeper import DAEMON
 
 pytestmark = pytest.mark.anyio
 
@@ -30,10 +34,13 @@ def test_a_small_process_is_restored_in_full() -> None:
     assert not worth(1 << 18, 1e9, 1 << 30)
 
 
-async def begin(tmp_path: Path, tasks: anyio.abc.TaskGroup, mode: Mode = "lazy") -> LazyMemory:
-    found = LazyMemory.begin(
-        tmp_path, ["/nowhere/criu"], tasks, mode=mode, rate=1.0, wide=True, host="here"
-    )
+async def begin(
+    tmp_path: Path,
+    tasks: anyio.abc.TaskGroup,
+    mode: Mode = "lazy",
+    program: Sequence[str] = ("/nowhere/criu",),
+) -> LazyMemory:
+    found = LazyMemory.begin(tmp_path, program, tasks, mode=mode, rate=1.0, wide=True, host="here")
     assert found is not None
     return found
 
@@ -81,3 +88,48 @@ async def test_one_that_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = await begin(tmp_path, tasks)
         found.written(tmp_path / "images/0")
         assert not await found.ready(tmp_path / "images/0")
+
+
+@pytest.fixture
+async def images(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    return write_round(tmp_path / "images/0", (0, 6, LAZY | PRESENT))
+
+
+async def began(tmp_path: Path, tasks: anyio.abc.TaskGroup, images: Path) -> LazyMemory:
+    """One that was shown the final dump's images, and has what it needs of them."""
+    found = await begin(tmp_path, tasks, program=["/bin/sh", "-c", DAEMON])
+    found.written(images)
+    with anyio.fail_after(60):
+        await found.here.wait()
+    write_metadata(images)
+    for name in ("inventory.img", "mm-7.img", "pstree.img"):
+        assert not (images / "lazy-pages.socket").exists()
+        await found.arrived(images / name)
+    with anyio.fail_after(60):
+        while not (images / "lazy-pages.log").exists():
+            await anyio.sleep(0.005)
+    return found
+
+
+async def test_it_gets_ready_beside_the_arrival_of_images(tmp_path: Path, images: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await began(tmp_path, tasks, images)
+        await found.arrived(images / "core-7.img")
+        assert await found.ready(images)
+        await found.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+async def test_one_that_dies_when_it_was_ready(
+    tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await began(tmp_path, tasks, images)
+        assert found.keeper is not None
+        found.keeper.signal(signal.SIGKILL)
+        with anyio.fail_after(60):
+            while found.keeper.alive():
+                await anyio.sleep(0.005)
+        assert not await found.ready(images)
+    assert "in full: here: the keeper of the memory has ended" in caplog.text

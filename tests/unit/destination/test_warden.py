@@ -1,6 +1,7 @@
 """The warden: what it holds, and whom it ends."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -118,3 +119,17 @@ def test_it_ends_the_tree_before_it_lets_go(
     assert ended == [True, True]
     assert not is_held(reader)
     assert (pair.path / "KEEP").exists() == released
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_daemon_does_not_outlive_its_keeper(
+    pair: Pair, victim: "subprocess.Popen[bytes]", *, over: bool
+) -> None:
+    daemon = os.pidfd_open(victim.pid)
+    pair.warden.began(daemon)
+    os.close(daemon)
+    if over:
+        pair.warden.over()
+    pair.sock.close()
+    pair.ends()
+    assert (victim.poll() if over else victim.wait(LIMIT)) == (None if over else -signal.SIGKILL)

@@ -12,8 +12,7 @@ FOLDERS = st.from_regex(r"[0-9]{1,6}", fullmatch=True)
 PAGES = st.integers(0, 1 << 50)
 REQUESTS = st.one_of(
     st.builds(k.Add, folder=FOLDERS),
-    st.builds(k.Finish, folder=FOLDERS),
-    st.builds(k.Start, folder=FOLDERS, wide=st.booleans()),
+    st.builds(k.Finish, folder=FOLDERS, least=PAGES, most=PAGES, wide=st.booleans()),
     st.builds(k.Guard, pid=st.integers(1, 1 << 22)),
     st.builds(k.Look, wait_ms=st.integers(0, 10_000), release=st.booleans()),
     st.just(k.GiveUp()),
@@ -23,7 +22,7 @@ FAILED = Failed(kind="PageStoreError", what="no page", log="x" * 32_768)
 ANSWERS = st.one_of(
     st.builds(k.Here, pid=st.integers(1, 1 << 22)),
     st.just(Done()),
-    st.builds(k.Counted, pages=PAGES),
+    st.builds(k.Counted, pages=PAGES, elsewhere=PAGES, started=st.booleans()),
     st.builds(
         k.Standing,
         stage=st.sampled_from(k.Stage),

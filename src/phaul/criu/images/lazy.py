@@ -21,7 +21,7 @@ from phaul.criu.images.container import COMMON_MAGIC
 from phaul.criu.images.pagemap import PAGE_SIZE, PAGEMAP_MAGIC, PageFlags, Pagemap, PageRange
 from phaul.criu.messages import message_class
 
-__all__ = ["LARGEST", "encode_pagemap", "for_daemon", "for_restore", "is_lazy"]
+__all__ = ["LARGEST", "encode_pagemap", "for_daemon", "for_restore", "is_lazy", "is_urgent"]
 
 LARGEST: Final = 1 << 18
 """The most pages of a lazy range that is told to the daemon, 1 GiB: it keeps a length in a signed
@@ -63,6 +63,11 @@ def _joined(ranges: Iterable[PageRange]) -> Iterator[tuple[int, int]]:
             end = found.end
     if start != end:
         yield start, end
+
+
+def is_urgent(name: str) -> bool:
+    """Whether a lazy restore is made ready with an image, beside the arrival of the others."""
+    return name in {"inventory.img", "pstree.img"} or name.startswith("mm-")
 
 
 def is_lazy(found: PageRange) -> bool:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaul.criu.images import PAGE_SIZE, Area, PageFlags, Pagemap, PageRange, read_areas
-from phaul.criu.images.lazy import LARGEST, encode_pagemap, for_daemon, for_restore, is_lazy
+from phaul.criu.images.lazy import (
+    LARGEST,
+    encode_pagemap,
+    for_daemon,
+    for_restore,
+    is_lazy,
+    is_urgent,
+)
 from phaul.criu.images.memory import lazy_spans
 from phaul.criu.images.pagemap import read_pagemap
 from phaul.criu.messages import message_class
@@ -21,6 +28,15 @@ REGULAR, VDSO, VVAR, GUARD = 1, 1 << 3, 1 << 12, 1 << 16
 
 maps = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 20), st.integers(0, 7)), max_size=12)
 layouts = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 30), st.booleans()), max_size=8)
+
+
+def test_what_a_lazy_restore_begins_with() -> None:
+    names = ["core-7.img", "inventory.img", "mm-7.img", "mountpoints-1.img", "pstree.img"]
+    assert [name for name in names if is_urgent(name)] == [
+        "inventory.img",
+        "mm-7.img",
+        "pstree.img",
+    ]
 
 
 def made(spans: list[tuple[int, int, int]]) -> Pagemap:
