@@ -2,12 +2,13 @@
 
 khugepaged is told to hurry, so that it would put split pages together again between two rounds."""
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from lab import Lab
-from tests.vm.conftest import Command
+from tests.vm.conftest import PHAUL, Command
 from tests.vm.subject import Subject
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
@@ -74,3 +75,22 @@ def test_left_as_they_are_it_is_told(
     assert last["amplification"] > 16
     outcome.says("times what was written; --split-huge-pages would split them first")
     subject.counts_on(lab.dst)
+
+
+@pytest.mark.usefixtures("huge")
+def test_a_killed_phaul_leaves_no_khugepaged_that_waits(
+    lab: Lab, victim: Callable[..., Subject]
+) -> None:
+    subject = victim("dirtier", *DIRTIER)
+    words = [PHAUL, "migrate", str(subject.pid), TARGET, "--events", "jsonl", "--bandwidth", "1M"]
+    with lab.src.spawn([*words, "--split-huge-pages"]) as running:
+        for line in running.stdout.lines(timeout=120):
+            if json.loads(line)["event"]["event"] == "huge-pages-split":
+                break
+        assert int(lab.src.sh(f"cat {_PACE}")) > 1_000_000
+        running.signal(9)
+        assert running.wait(60) == 137
+    lab.src.sh("timeout 30 sh -c 'while pgrep -f phaul.source.watche[r]; do sleep 0.1; done'")
+    assert lab.src.sh(f"cat {_PACE}") == f"{_HURRIED}\n"
+    subject.counts_on(lab.src)
+    lab.src.sh("rm -rf /var/lib/phaul/migrations/*/images /tmp/phaul-ssh-*")

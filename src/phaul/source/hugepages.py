@@ -25,7 +25,7 @@ from phaul.report.events import EventHandler
 from phaul.report.report import PAGE_SIZE, Split
 from phaul.source.owed import Owing, Part
 from phaul.subjects.changed import Sample
-from phaul.subjects.huge import HUGE_PAGE, Splitter, huge_bytes
+from phaul.subjects.huge import HUGE_PAGE, Piece, Splitter, huge_bytes
 from phaul.subjects.khugepaged import WAITS_MS, Khugepaged
 from phaul.subjects.tree import tree_pids
 
@@ -68,7 +68,7 @@ class HugePages:
         self._khugepaged = khugepaged or Khugepaged()
         self._sample = Sample(blocks, self._splitter.proc) if blocks else None
         self._pace: int | None = None
-        self._bytes = 0
+        self._bytes = self._left = 0
         self._times: float | None = None
         self._told = False
         self._rests_until = 0.0
@@ -96,15 +96,16 @@ class HugePages:
         time: where memory is large and rounds are short, what was seen before has to do.
         """
         begun = time.monotonic()
-        if begun >= self._rests_until:
-            await self._look()
-            now = time.monotonic()
-            self._rests_until = now + (now - begun) * _REST
+        if begun < self._rests_until:
+            self._bytes = self._left
+            return
+        await self._look()
+        now = time.monotonic()
+        self._rests_until = now + (now - begun) * _REST
 
     async def _look(self) -> None:
         try:
-            pids = await anyio.to_thread.run_sync(self._pids)
-            self._bytes = await anyio.to_thread.run_sync(huge_bytes, pids, self._splitter.proc)
+            self._bytes = self._left = await anyio.to_thread.run_sync(self._count)
             if self._owing is not None:
                 if self._bytes >= HUGE_PAGE:
                     await self._split(self._owing)
@@ -161,13 +162,12 @@ class HugePages:
             await anyio.to_thread.run_sync(self._have_it_wait, owing)
         left = before
         for _ in range(_PASSES):
-            for piece in await anyio.to_thread.run_sync(self._splitter.pieces, self._pids()):
+            for piece in await anyio.to_thread.run_sync(self._pieces):
                 await anyio.to_thread.run_sync(self._splitter.split, piece)
-            now = await anyio.to_thread.run_sync(huge_bytes, self._pids(), self._splitter.proc)
-            if now < HUGE_PAGE or now >= left:
-                left = now
+            seen, left = left, await anyio.to_thread.run_sync(self._count)
+            if left < HUGE_PAGE or left >= seen:
                 break
-            left = now
+        self._left = left
         split, seconds = max(before - left, 0), time.monotonic() - begun
         self._splits.append((split, seconds))
         self._emit(HugePagesSplit(split_bytes=split, left_bytes=left, seconds=seconds))
@@ -181,5 +181,11 @@ class HugePages:
         self._pace = pace
         self._khugepaged.wait()
 
-    def _pids(self) -> list[int]:
-        return tree_pids(self._root, self._splitter.proc)
+    def _count(self) -> int:
+        """How much of the tree is in huge pages."""
+        proc = self._splitter.proc
+        return huge_bytes(tree_pids(self._root, proc), proc)
+
+    def _pieces(self) -> list[Piece]:
+        """What of the tree is to be split."""
+        return self._splitter.pieces(tree_pids(self._root, self._splitter.proc))
