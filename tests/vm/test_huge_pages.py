@@ -14,10 +14,10 @@ from tests.vm.subject import Subject
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 TARGET = "root@dst"
-DIRTIER = ("--size-mb", 64, "--thp", "always", "--rate", 400, "--apart", 256)
-"""A page in each MiB: all of its 32 huge pages again and again, and 64 pages of 16,384."""
-ROUNDS = ("--max-downtime", "1ms", "--max-rounds", 3, "--on-timeout", "cutover")
-_PAGES = 16384
+DIRTIER = ("--size-mb", 40, "--thp", "always", "--rate", 400, "--apart", 256, "--fill", "zero")
+"""A page in each MiB: all of its 20 huge pages again and again, and 40 pages of 10,240."""
+ROUNDS = ("--max-downtime", "1ms", "--max-rounds", 2, "--on-timeout", "cutover")
+_PAGES = 10240
 _HURRIED = 100
 _KHUGEPAGED = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 _PACE = f"{_KHUGEPAGED}/scan_sleep_millisecs"
