@@ -33,6 +33,8 @@ __all__ = ["HugePages"]
 
 _PASSES: Final = 3
 """What was being used, or put together just then, is split by looking again."""
+_MOST_S: Final = 30.0
+"""For a mapping of many TiB with a huge page here and there: what is left then is left."""
 _REST: Final = 20.0
 """After a look comes a rest of so many times as long: it takes a twentieth of the time at most."""
 _TELLING: Final = 1.5
@@ -163,6 +165,8 @@ class HugePages:
         left = before
         for _ in range(_PASSES):
             for piece in await anyio.to_thread.run_sync(self._pieces):
+                if time.monotonic() - begun > _MOST_S:
+                    break
                 await anyio.to_thread.run_sync(self._splitter.split, piece)
             seen, left = left, await anyio.to_thread.run_sync(self._count)
             if left < HUGE_PAGE or left >= seen:

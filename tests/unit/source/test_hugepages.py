@@ -16,7 +16,7 @@ from phaul.source import hugepages as module
 from phaul.source.hugepages import HugePages
 from phaul.source.owed import Owing
 from phaul.storage.aftermath import OWED, is_open
-from phaul.subjects.huge import HUGE_PAGE
+from phaul.subjects.huge import HUGE_PAGE, Piece
 from phaul.subjects.khugepaged import WAITS_MS
 from tests.unit.conftest import children
 from tests.unit.source.slow import record
@@ -125,6 +125,26 @@ async def test_what_is_in_use_is_tried_some_times(
     (split,) = events
     assert isinstance(split, HugePagesSplit)
     assert (split.split_bytes, split.left_bytes) == (4 * HUGE_PAGE, 2 * HUGE_PAGE)
+    await splitting.end()
+
+
+async def test_nor_is_it_tried_for_long(
+    splitting: HugePages, host: FakeHuge, clock: SimpleNamespace, events: list[Event]
+) -> None:
+    host.process(10, (0, 1 << 40, 4 * HUGE_PAGE))
+    real = host.split
+
+    def split(piece: Piece) -> None:
+        clock.now += 20
+        if piece.start > 1 << 30:
+            real(piece)
+
+    host.split = split  # type: ignore[method-assign]
+    await splitting.begin()
+    (said,) = events
+    assert isinstance(said, HugePagesSplit)
+    assert (said.split_bytes, said.left_bytes) == (0, 4 * HUGE_PAGE)
+    assert len(host.splitter.told) == 2
     await splitting.end()
 
 
