@@ -23,7 +23,7 @@ static const char *const kind_names[KINDS] = {
 	"private", "shared", "file_private", "file_shared"
 };
 
-static uint64_t size_mb = 64, rate = 1000, working_set, heartbeat_us = 2000;
+static uint64_t size_mb = 64, rate = 1000, working_set, apart = 1, heartbeat_us = 2000;
 static const char *kinds = "private", *file, *thp = "never", *fill_name = "random";
 static enum fill fill;
 
@@ -41,6 +41,7 @@ static const struct victim_option options[] = {
 	{ "size-mb", VICTIM_U64, &size_mb, "memory of all kinds together (default 64)" },
 	{ "rate", VICTIM_U64, &rate, "pages dirtied a second (default 1000)" },
 	{ "working-set-pages", VICTIM_U64, &working_set, "dirty only so many (default: all)" },
+	{ "apart", VICTIM_U64, &apart, "each so many pages from the one before (default 1)" },
 	{ "heartbeat-us", VICTIM_U64, &heartbeat_us, "time between beats (default 2000)" },
 	{ "kinds", VICTIM_STR, &kinds, "private, shared, file, with weights: private:2,file:1" },
 	{ "file", VICTIM_PATH, &file, "the file of the kind file; written by the victim" },
@@ -118,8 +119,10 @@ static void share_out(void)
 	if (weight("file") && !file)
 		victim_usage("--kinds file wants --file");
 	whole = size_mb * ((1 << 20) / VICTIM_PAGE);
-	if (!working_set || working_set > whole)
-		working_set = whole;
+	if (!apart)
+		victim_usage("--apart: 0");
+	if (!working_set || working_set > whole / apart)
+		working_set = whole / apart;
 	for (int k = 0; k < KINDS; k++) {
 		regions[k].first = first;
 		regions[k].pages = whole * w[k] / sum;
@@ -185,6 +188,7 @@ static void dirty_next(void)
 
 	for (; left >= r->working_set; r++)
 		left -= r->working_set;
+	left *= apart;
 	page = r->first + left;
 	mem = r->mem[left];
 	version = ++versions[page];

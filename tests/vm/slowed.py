@@ -17,7 +17,7 @@ _LOOK: Final = (
     "cat /proc/{pid}/cgroup; cd /sys/fs/cgroup; cat cgroup.subtree_control; "
     "find . -mindepth 1 -type d | while read d; do "
     "echo $d $(cat $d/cpu.max 2>/dev/null) $(cat $d/cgroup.type) $(sort $d/cgroup.threads); done; "
-    "ls /var/lib/phaul/migrations/*/slowed.json 2>/dev/null; true"
+    "ls /var/lib/phaul/migrations/*/owed.json 2>/dev/null; true"
 )
 
 

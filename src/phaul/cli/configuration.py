@@ -57,6 +57,8 @@ ABOUT: Final = {
     "compress": "whether the memory is compressed on its way",
     "restore": "whether the memory is restored when the process runs, or before it does",
     "post-copy": "no rounds: the process moves at once, and its memory follows",
+    "split-huge-pages": "split the huge pages of the process before the first round; khugepaged of "
+    "the machine waits meanwhile",
     "tcp": "what becomes of established TCP connections; without it a tree with some is refused",
     "allow": "ids of checks whose refusal is only a warning",
     "keep-images": "keep the images when all is over",
@@ -103,6 +105,7 @@ class Settings(
     compress: Compress | None = None
     restore: Restoring | None = None
     post_copy: bool | None = None
+    split_huge_pages: bool | None = None
     tcp: Tcp | None = None
     allow: tuple[str, ...] | None = None
     keep_images: bool | None = None

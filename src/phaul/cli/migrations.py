@@ -13,8 +13,8 @@ from click.shell_completion import CompletionItem
 
 from phaul.errors import PhaulError
 from phaul.report import Report
-from phaul.source import slowing
-from phaul.storage.aftermath import SLOWED
+from phaul.source import owed
+from phaul.storage.aftermath import OWED
 from phaul.storage.entry import Entry
 from phaul.storage.registry import LAST, Registry
 from phaul.storage.state_dir import StateDir
@@ -43,17 +43,25 @@ def registry() -> Registry:
 
 
 def give_back_left(known: Registry) -> None:
-    """Give back what a phaul that died has left slowed down, and say so on standard error."""
-    for directory in known.slowed():
+    """Give back what phauls that died have left changed, and say so on standard error."""
+    for directory in known.owing():
         try:
-            if slowing.give_back_left(directory / SLOWED):
-                click.echo(
-                    f"{directory.name}: its phaul died while the process was slowed down; it has "
-                    "its CPU time back",
-                    err=True,
-                )
+            given = owed.give_back_left(directory / OWED)
         except PhaulError as error:
             click.echo(f"{directory.name}: {plain(str(error))}", err=True)
+            continue
+        if given is not None and given.groups:
+            click.echo(
+                f"{directory.name}: its phaul died while the process was slowed down; it has "
+                "its CPU time back",
+                err=True,
+            )
+        if given is not None and given.khugepaged_ms is not None:
+            click.echo(
+                f"{directory.name}: its phaul died while khugepaged waited for it; it goes on, "
+                f"every {given.khugepaged_ms} ms",
+                err=True,
+            )
 
 
 def report_of(known: Registry, entry: Entry) -> Report | None:

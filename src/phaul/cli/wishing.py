@@ -49,6 +49,13 @@ _OPTIONS: Final = (
         help="No rounds: it moves at once, its memory follows.  Both hosts are needed until then.",
     ),
     click.option(
+        "--split-huge-pages",
+        is_flag=True,
+        default=None,
+        help="Split the huge pages of the process first: a written byte is then 4 KiB to be sent "
+        "again, not 2 MiB.  Meanwhile khugepaged waits, on the whole machine.",
+    ),
+    click.option(
         "--tcp",
         type=OneOf(Tcp),
         help="Keep established TCP connections, or close them.",

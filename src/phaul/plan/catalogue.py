@@ -59,6 +59,7 @@ CHECKS: Final[dict[str, Check]] = {
         Check("namespaces", "namespaces that have to be made again"),
         Check("tools", "programs that CRIU starts"),
         Check("thp", "transparent huge pages: one written byte is 2 MiB to be sent again"),
+        Check("split-huge-pages", "huge pages can be split, if that was asked for"),
         Check("dirty-rate", "how fast the tree changes its memory"),
     )
 }

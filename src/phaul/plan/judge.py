@@ -23,7 +23,8 @@ def judge(survey: Survey, wishes: Wishes, criu: SourceCriu) -> tuple[Finding, ..
     """The findings, in the order of the catalogue.
 
     One for each thing that is wrong or worth knowing, one that is ok for each check in which there
-    is none.  `wishes.allow` is not applied: a `no` stays one, and whoever decides looks there.
+    is none.  Huge pages are judged by themselves (`judges.huge`), when it is known what they add to
+    the rounds.  `wishes.allow` is not applied: a `no` stays one, and whoever decides looks there.
     """
     found = (
         *judge_files(survey),

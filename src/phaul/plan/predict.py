@@ -18,15 +18,27 @@ from phaul.policy.prediction import (
 __all__ = ["make_plan"]
 
 _MIB = 1 << 20
+_TELLING: Final = 1.5
+"""Less than so many times is not worth a word."""
 BOTH_NEEDED: Final = (
     "until the last page is there both hosts are needed: a source that is lost loses the process"
 )
 
 
-def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool, leaves_all: bool = False) -> Plan:
+def make_plan(
+    costs: Costs,
+    wishes: Wishes,
+    *,
+    tracked: bool,
+    leaves_all: bool = False,
+    splits: int | None = None,
+    times: float | None = None,
+) -> Plan:
     """What is going to be done; `tracked` says whether the kernel tracks dirty memory.
 
-    With `leaves_all` there are no rounds: the process moves first.
+    With `leaves_all` there are no rounds: the process moves first.  `splits` are the bytes in huge
+    pages that are going to be split, None if none are; `times` is about how many times as much of
+    what is in huge pages is dirtied as is written.
     """
     because = [_bandwidth(costs), _restore(costs)]
     if leaves_all:
@@ -38,7 +50,9 @@ def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool, leaves_all: bool =
     elif tracked:
         way = Way.PRE_COPY
         rounds, seconds, downtime = expect_rounds(costs, wishes.max_downtime_s, wishes.max_rounds)
-        because.insert(0, _dirty(costs))
+        because.insert(0, _dirty(costs, splits, times))
+        if splits is not None:
+            because.insert(1, _SPLITS.format(splits / _MIB))
         reason = "the memory is copied while the process runs, then only what is dirty"
         if wishes.on_timeout is OnTimeout.POSTCOPY:
             because.append(f"if the rounds do not lead there, the rest follows: {BOTH_NEEDED}")
@@ -65,10 +79,21 @@ def make_plan(costs: Costs, wishes: Wishes, *, tracked: bool, leaves_all: bool =
     )
 
 
-def _dirty(costs: Costs) -> str:
+_SPLITS: Final = (
+    "{:.1f} MiB of huge pages are split before the first round; until the end khugepaged, which "
+    "puts pages together, waits, on the whole machine"
+)
+
+
+def _dirty(costs: Costs, splits: int | None, times: float | None) -> str:
     if costs.dirty_rate is None:
         return "how fast it dirties its memory is not known yet"
-    return f"it dirties {costs.dirty_rate / _MIB:.1f} MiB/s, measured"
+    said = f"it dirties {costs.dirty_rate / _MIB:.1f} MiB/s, measured"
+    if times is None or times < _TELLING:
+        return said
+    if splits is not None:
+        return f"{said}, when its huge pages are split"
+    return f"{said}; huge pages count whole, about {times:.0f} times what is written to them"
 
 
 def _bandwidth(costs: Costs) -> str:

@@ -55,7 +55,8 @@ class Wishes:
 
     `bandwidth` is a cap, None for none.  `allow` are ids of checks whose `no` is only a warning.
     `tcp` None refuses a tree with established connections.  With `post_copy` there are no rounds:
-    the process moves at once, and its memory follows.  Raises UsageError.
+    the process moves at once, and its memory follows.  With `split_huge_pages` they are split
+    before the first round, and khugepaged of the machine waits meanwhile.  Raises UsageError.
     """
 
     max_downtime_s: float = 0.3
@@ -68,6 +69,7 @@ class Wishes:
     keep_images: bool = False
     restore: Restoring = Restoring.AUTO
     post_copy: bool = False
+    split_huge_pages: bool = False
     allow: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from phaul.plan import Way
 from phaul.report.events import (
+    Amplified,
     Checked,
     Connected,
     Connecting,
@@ -11,6 +12,7 @@ from phaul.report.events import (
     Failed,
     Finished,
     Held,
+    HugePagesSplit,
     Planned,
     PreCopyStopped,
     RoundFinished,
@@ -21,10 +23,20 @@ from phaul.report.events import (
     SourceGone,
     Started,
 )
-from phaul.report.report import Downtime, Drained, Followed, Report, Round, Slowdown, SlowStep
+from phaul.report.report import (
+    Downtime,
+    Drained,
+    Followed,
+    Report,
+    Round,
+    Slowdown,
+    SlowStep,
+    Split,
+)
 from phaul.report.status import Phase, Status
 
 __all__ = [
+    "Amplified",
     "Checked",
     "Connected",
     "Connecting",
@@ -37,6 +49,7 @@ __all__ = [
     "Finished",
     "Followed",
     "Held",
+    "HugePagesSplit",
     "Phase",
     "Planned",
     "PreCopyStopped",
@@ -50,6 +63,7 @@ __all__ = [
     "Slowdown",
     "SlowedDown",
     "SourceGone",
+    "Split",
     "Started",
     "Status",
     "Way",

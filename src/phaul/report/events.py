@@ -13,6 +13,7 @@ from phaul.protocol.preflight import Finding
 from phaul.report.report import Drained, Report, Round
 
 __all__ = [
+    "Amplified",
     "Checked",
     "Connected",
     "Connecting",
@@ -24,6 +25,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Held",
+    "HugePagesSplit",
     "Planned",
     "PreCopyStopped",
     "RoundFinished",
@@ -79,6 +81,17 @@ class Started(_Event, frozen=True, kw_only=True, tag="started"):
     criu: str
 
 
+class HugePagesSplit(_Event, frozen=True, kw_only=True, tag="huge-pages-split"):
+    """Huge pages were split, before a round; from then on khugepaged waits.  `left_bytes` are not.
+
+    `seconds` is how long it took, while the process ran.
+    """
+
+    split_bytes: int
+    left_bytes: int
+    seconds: float
+
+
 class RoundStarted(_Event, frozen=True, kw_only=True, tag="round-started"):
     """A round of the pre-copy begins; the destination is ready for it."""
 
@@ -97,6 +110,18 @@ class RoundFinished(_Event, frozen=True, kw_only=True, tag="round-finished"):
     """A round is in: sent, and written over there."""
 
     round: Round
+
+
+class Amplified(_Event, frozen=True, kw_only=True, tag="amplified"):
+    """A round sent about `times` as much as was written: pages of 2 MiB are sent whole.
+
+    Told once.  At most `huge_bytes` of it were in such.  `can_split`: they could be split
+    (`--split-huge-pages`).
+    """
+
+    times: float
+    huge_bytes: int
+    can_split: bool
 
 
 class SlowedDown(_Event, frozen=True, kw_only=True, tag="slowed-down"):
@@ -169,9 +194,11 @@ Event = (
     | Checked
     | Planned
     | Started
+    | HugePagesSplit
     | RoundStarted
     | RoundProgress
     | RoundFinished
+    | Amplified
     | SlowedDown
     | PreCopyStopped
     | CutoverStarted

@@ -20,6 +20,7 @@ __all__ = [
     "Round",
     "SlowStep",
     "Slowdown",
+    "Split",
     "Way",
 ]
 
@@ -36,7 +37,10 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     ways, None where only CRIU moved bytes.  `begun_s` is when it began, after the migration did.
     `dirty_rate` is what the process dirtied in bytes a second, `predicted_downtime_s` what a
     cutover right after it would have cost; both None where they are not known yet.  `share` is how
-    much of its CPU time the process had in it: 1 where it was not slowed down.
+    much of its CPU time the process had in it: 1 where it was not slowed down.  `huge_bytes` of it
+    at most were in huge pages, which are sent whole (0 in the first round, where all is), and
+    `amplification` is about how many times as much was sent as was written because of that, None
+    where it is not known.
     """
 
     number: int
@@ -50,6 +54,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
     share: float = 1.0
+    huge_bytes: int = 0
+    amplification: float | None = None
 
     @property
     def sent_pages(self) -> int:
@@ -135,6 +141,26 @@ class Slowdown(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """The huge pages that were split so that the rounds send no more than was written.
+
+    `split_bytes` were in such, and `seconds` is how long it took while the process ran, both in
+    all.  Until the end khugepaged waited, on the whole machine; `given_back` says that it does so
+    no more.
+    """
+
+    split_bytes: int
+    seconds: float
+    given_back: bool = True
+
+    def __str__(self) -> str:
+        back = "goes on as before" if self.given_back else "could not be made to go on"
+        return (
+            f"{self.split_bytes / _MIB:.1f} MiB of huge pages, in {duration(self.seconds)}; "
+            f"khugepaged {back}"
+        )
+
+
 class Drained(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="drained"):
     """All memory is in that a lazy restore left out: `pages` of it were asked for, in `seconds`.
 
@@ -172,11 +198,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_bytes` is the root process's resident memory at the start.  `reason` is the value of a
     `policy.StopReason`, `explanation` says it in words.  `final.begun_s` is when the cutover began.
-    `slowdown` is None where the process was not slowed down.  `lazy` says that the memory came in
-    when the process ran already, `drained` how; it is None if that was not waited for.  `followed`
-    is memory that was left on the source until the process ran.  What only the command knows has a
-    default: the migration's `id`, both hosts' names and their CRIUs, `started_unix` (seconds since
-    the epoch), what preflight found, and the plan.
+    `slowdown` is None where the process was not slowed down, `split` where no huge pages were.
+    `lazy` says that the memory came in when the process ran already, `drained` how; it is None if
+    that was not waited for.  `followed` is memory that was left on the source until the process
+    ran.  What only the command knows has a default: the migration's `id`, both hosts' names and
+    their CRIUs, `started_unix` (seconds since the epoch), what preflight found, and the plan.
     """
 
     version: int = 1
@@ -191,6 +217,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     downtime: Downtime
     seconds: float
     slowdown: Slowdown | None = None
+    split: Split | None = None
     id: str = ""
     source: str = ""
     destination: str = ""
@@ -227,6 +254,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines.append(f"  final    {self.final}")
         if self.slowdown is not None:
             lines.append(f"slowed   {self.slowdown}")
+        if self.split is not None:
+            lines.append(f"split    {self.split}")
         lines.append(f"downtime {self.downtime}")
         if self.followed is not None:
             lines.append(f"followed {self.followed}")

@@ -80,6 +80,8 @@ class RoundDone(msgspec.Struct, frozen=True, kw_only=True):
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
     share: float = 1.0
+    huge_bytes: int = 0
+    amplification: float | None = None
 
     @classmethod
     def of(cls, figures: object) -> "RoundDone":

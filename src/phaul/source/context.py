@@ -17,6 +17,7 @@ from phaul.pages.channel import MemoryChannel
 from phaul.policy import StopRule, Verdict
 from phaul.report import Round
 from phaul.report.events import EventHandler
+from phaul.source.hugepages import HugePages
 from phaul.source.roundtree import RoundTree
 from phaul.source.slowing import Slowing
 from phaul.storage.workdir import WorkDir
@@ -122,7 +123,8 @@ class Context:
     `workers` have the memory socket.  Each round takes one of its own: in CRIU's loop of pre-dumps
     on one worker (PRE_DUMP) the rounds add up in one shared block of statistics.  `begun` is when
     the migration began, by the monotonic clock.  `slowing` is None where the process is never to be
-    slowed down, `tree` where no memory is going to be left that the rounds have not sent.
+    slowed down, `tree` where no memory is going to be left that the rounds have not sent, `huge`
+    where huge pages make no difference.
     """
 
     config: Config
@@ -137,6 +139,7 @@ class Context:
     begun: float
     slowing: Slowing | None = None
     tree: RoundTree | None = None
+    huge: HugePages | None = None
 
     @property
     def host(self) -> str:

@@ -26,6 +26,8 @@ _CHOICES: Final[Mapping[OnTimeout, Choice]] = {
     OnTimeout.THROTTLE: Choice.THROTTLE,
     OnTimeout.POSTCOPY: Choice.POST_COPY,
 }
+_MUCH: Final = 1.5
+"""What huge pages add is named if it is so many times what was written."""
 
 
 class DowntimeJudge:
@@ -33,8 +35,8 @@ class DowntimeJudge:
 
     When that is not to be had, by the rounds, the time or the working set, the user's wish decides:
     cut over all the same, or so that what is dirty follows (`leaves`), slow it down to `share` of
-    its CPU time, or NotConverged.  `begun` is
-    when the migration began.
+    its CPU time, or NotConverged.  `begun` is when the migration began.  `can_split`: its huge
+    pages could be split, if that were wished.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class DowntimeJudge:
         begun: float,
         host: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        can_split: bool = False,
     ) -> None:
         self.max_downtime_s = wishes.max_downtime_s
         self.share = 1.0
@@ -53,6 +57,7 @@ class DowntimeJudge:
         self._begun = begun
         self._host = host
         self._clock = clock
+        self._can_split = can_split and not wishes.split_huge_pages
 
     def judge(self, rounds: Sequence[Round]) -> tuple[Round, Verdict | None]:
         """See `context.Judge`; raises NotConverged."""
@@ -76,10 +81,16 @@ class DowntimeJudge:
                 f"the pre-copy did not come to the downtime asked for{slow}: "
                 f"{action.verdict.explanation}",
                 host=self._host,
-                remedy=_remedy(choice, action.downtime_s),
+                remedy=self._remedy(last, choice, action.downtime_s),
             )
         self.leaves = isinstance(action, PostCopy)
         return last, action.verdict if isinstance(action, CutOver | PostCopy) else None
+
+    def _remedy(self, last: Round, choice: Choice, downtime_s: float) -> str:
+        remedy = _remedy(choice, downtime_s)
+        if self._can_split and last.amplification is not None and last.amplification >= _MUCH:
+            return f"have its huge pages split (--split-huge-pages), {remedy}"
+        return remedy
 
 
 def _rate(found: Prediction, rounds: Sequence[Round]) -> float | None:

@@ -53,8 +53,10 @@ from phaul.source.convergence import DowntimeJudge
 from phaul.source.counterpart import Counterpart
 from phaul.source.draining import follow_drain
 from phaul.source.following import Following
+from phaul.source.hugepages import HugePages
 from phaul.source.introduction import say_hello
 from phaul.source.opening import Opening
+from phaul.source.owed import Owing
 from phaul.source.ownership import Ledger
 from phaul.source.parting import Parting
 from phaul.source.preflight import Preflight
@@ -240,7 +242,9 @@ class Migration:
                     preflight.costs,
                     begun,
                     self._host,
+                    can_split=preflight.huge is not None and preflight.huge.can_split,
                 )
+                owing = Owing(self._order.directory)
                 session = SourceSession(
                     Config(
                         pid=subject.pid,
@@ -260,7 +264,8 @@ class Migration:
                     host=self._host,
                     open_channel=self._open_channel,
                     ledger=ledger,
-                    slowing=self._slowing(subject),
+                    slowing=self._slowing(subject, owing),
+                    huge=self._huge(subject, preflight, owing),
                     follow=counterpart.follow if self._order.wishes.may_leave else None,
                     post_copy=preflight.leaves_all,
                 )
@@ -329,12 +334,24 @@ class Migration:
             await anyio.sleep(max(begun + self._order.wishes.timeout_s - time.monotonic(), 0))
             self._timed_out = self._canceller.request()
 
-    def _slowing(self, subject: Subject) -> Slowing | None:
+    def _slowing(self, subject: Subject, owing: Owing) -> Slowing | None:
         """What slows the process down, None where nobody wants that."""
         if self._order.wishes.on_timeout is not OnTimeout.THROTTLE:
             return None
-        order = self._order
-        return Slowing(subject.pid, order.id, order.directory, self._telling.emit)
+        return Slowing(subject.pid, self._order.id, owing, self._telling.emit)
+
+    def _huge(self, subject: Subject, preflight: Preflight, owing: Owing) -> HugePages | None:
+        """What looks at huge pages, or splits them; None where there is nothing to be done."""
+        found = preflight.huge
+        if found is None or preflight.leaves_all or not (found.splits or found.counts):
+            return None
+        return HugePages(
+            subject.pid,
+            self._telling.emit,
+            owing=owing if found.splits else None,
+            blocks=found.blocks,
+            can_split=found.can_split,
+        )
 
     @property
     def _compress(self) -> Compress:

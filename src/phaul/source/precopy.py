@@ -39,13 +39,21 @@ async def run_rounds(context: Context) -> tuple[list[Round], Verdict]:
     slowing = context.slowing
     if slowing is not None:
         await slowing.begin()
+    huge = context.huge
+    if huge is not None:
+        with context.canceller.window():
+            await huge.begin()
     while True:
         share = slowing.share if slowing is not None else 1.0
         with context.canceller.window():
             made = await _round(context, len(rounds))
+        if huge is not None:
+            made = huge.told(made)
         rounds.append(msgspec.structs.replace(made, share=share))
         rounds[-1], verdict = context.judge.judge(rounds)
         context.emit(RoundFinished(round=rounds[-1]))
+        if huge is not None:
+            huge.tell(rounds[-1])
         if verdict is not None:
             return rounds, verdict
         if slowing is not None and context.judge.share < slowing.share:
@@ -70,7 +78,10 @@ async def _round(context: Context, number: int) -> Round:
         context.channel.check()
         worker = context.workers.take()
         try:
-            await context.remote.start_iteration()
+            async with beside(wait=True) as tasks:
+                if context.huge is not None and number:
+                    tasks.start_soon(context.huge.look)
+                await context.remote.start_iteration()
         except BaseException:
             await worker.close()
             raise

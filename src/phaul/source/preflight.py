@@ -40,6 +40,7 @@ from phaul.protocol.frames import MAX_CONTROL
 from phaul.protocol.preflight import CpuNeed, FileNeed, Finding, ImagesNeed, Level, Need, Where
 from phaul.report.findings import in_order
 from phaul.source.holding import can_follow, can_hold
+from phaul.source.hugeglance import HugeGlance
 from phaul.subjects.dirty import DirtyMeter
 from phaul.subjects.lock import second_lock
 from phaul.subjects.needs import needs
@@ -84,6 +85,8 @@ class Preflight:
         self._meter: DirtyMeter | None = None
         self._meter_begun = 0.0
         self._measured_s = 0.0
+        self.huge: HugeGlance | None = None
+        """What was found of huge pages; None without a process."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -121,10 +124,17 @@ class Preflight:
             memory_bytes=memory.resident if memory else 0,
             shared_bytes=memory.shared_anonymous if memory else 0,
             restore_rate=self._restore_rate,
-            dirty_rate=self.dirty_rate,
+            dirty_rate=self._expected_rate,
             dirty_s=self._measured_s,
             lazy=self._lazy,
         )
+
+    @property
+    def _expected_rate(self) -> float | None:
+        """What it will dirty a second; not what it does only until huge pages are split."""
+        if self.dirty_rate is None or self.huge is None or not self.huge.splits:
+            return self.dirty_rate
+        return max(self.dirty_rate - self.huge.harmless_rate, 0.0)
 
     async def look_here(self) -> Facts:
         """Look at this host and the tree; raises CriuUnusable, SubjectError."""
@@ -136,6 +146,12 @@ class Preflight:
             self._found.append(await anyio.to_thread.run_sync(second_lock, self.pids))
             if self._wishes.may_leave:
                 self._found.append(can_hold(self.survey.memory.resident, self._engine.host))
+            self.huge = HugeGlance(
+                self.survey.memory,
+                tracked=facts.mem_track and not self._wishes.post_copy,
+                wished=self._wishes.split_huge_pages,
+            )
+            await self.huge.look()
             if facts.mem_track:
                 if self._wishes.on_timeout is OnTimeout.THROTTLE:
                     self._found.append(await anyio.to_thread.run_sync(slowable, self.pids))
@@ -178,11 +194,14 @@ class Preflight:
         To be done before the first round: later it would take marks away that CRIU needs.
         """
         meter, self._meter = self._meter, None
-        if meter is None:
-            return
-        await anyio.sleep(max(self._meter_begun + least_s - time.monotonic(), 0))
-        self.dirty_rate = await anyio.to_thread.run_sync(meter.stop)
-        self._measured_s = time.monotonic() - self._meter_begun
+        if meter is not None:
+            await anyio.sleep(max(self._meter_begun + least_s - time.monotonic(), 0))
+            self.dirty_rate = await anyio.to_thread.run_sync(meter.stop)
+            self._measured_s = time.monotonic() - self._meter_begun
+        if self.huge is not None:
+            if meter is not None:
+                await self.huge.measure(meter)
+            self._found += self.huge.findings()
         if self.dirty_rate is not None:
             self._found.append(
                 Finding(
@@ -216,8 +235,15 @@ class Preflight:
     def plan(self) -> Plan:
         """The plan; `look_there` was done."""
         assert self._facts is not None
-        tracked = self._facts.mem_track
-        return make_plan(self.costs, self._wishes, tracked=tracked, leaves_all=self.leaves_all)
+        huge = self.huge
+        return make_plan(
+            self.costs,
+            self._wishes,
+            tracked=self._facts.mem_track,
+            leaves_all=self.leaves_all,
+            splits=huge.facts.memory.transparent_huge if huge and huge.splits else None,
+            times=huge.facts.times if huge else None,
+        )
 
     def criu_options(self) -> CriuOptions:
         """What the tree needs of the dump."""

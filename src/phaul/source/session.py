@@ -25,6 +25,7 @@ from phaul.report import Downtime, PreCopyStopped, Report, Round, Started, Way
 from phaul.report.events import EventHandler
 from phaul.source.context import Canceller, Context, Follow, Judge, PageJudge, Remote
 from phaul.source.cutover import Cutover, Release
+from phaul.source.hugepages import HugePages
 from phaul.source.leaving import Leaving
 from phaul.source.ownership import Ledger, Ownership
 from phaul.source.postcopy import PostCopy
@@ -57,7 +58,7 @@ class SourceSession:
     engine's, and `host` this host's name in messages, where the caller knows them already.
     `open_channel` makes the memory channel of a descriptor and this host's name.  `ledger` is where
     the steps of the cutover are written down, so that they can be settled after a crash.  `slowing`
-    is what slows the process down when the judge wants it.
+    is what slows the process down when the judge wants it, `huge` what looks at its huge pages.
 
     `follow` tells the destination that memory follows; without it none is left behind.  With
     `post_copy` there are no rounds; else what is dirty is left if the judge says so.  Then `post`
@@ -78,6 +79,7 @@ class SourceSession:
         open_channel: OpenChannel = MemoryChannel,
         ledger: Ledger | None = None,
         slowing: Slowing | None = None,
+        huge: HugePages | None = None,
         follow: Follow | None = None,
         post_copy: bool = False,
     ) -> None:
@@ -93,6 +95,7 @@ class SourceSession:
         self._host = host
         self._ledger = ledger
         self._slowing = slowing
+        self._huge = huge
         if post_copy and follow is None:
             raise UsageError("a post-copy needs a destination that can be told of it")
         self._follow = follow
@@ -165,6 +168,7 @@ class SourceSession:
             begun,
             self._slowing,
             RoundTree(subject.pid) if self._follow is not None else None,
+            self._huge,
         )
         self.channel_used = True
         try:
@@ -172,6 +176,8 @@ class SourceSession:
         except BaseException as error:
             if self._slowing is not None:
                 await self._slowing.end(error)
+            if self._huge is not None:
+                await self._huge.end(error)
             if not isinstance(error, OutcomeUnknown):  # the images may be all that is left
                 channel.break_off()
                 work_dir.drop_chain(keep_logs=not isinstance(error, Cancelled))
@@ -217,6 +223,10 @@ class SourceSession:
         final, downtime = await self._cut_over(stack, context, cutover)
         if context.slowing is not None:
             await context.slowing.end()
+        if context.huge is not None:
+            await context.huge.end()
+            final = context.huge.told(final)
+        split = context.huge.report if context.huge is not None else None
         return Report(
             pid=subject.pid,
             name=subject.name,
@@ -229,6 +239,7 @@ class SourceSession:
             downtime=downtime,
             seconds=time.monotonic() - begun,
             slowdown=context.slowing.report if context.slowing is not None else None,
+            split=split,
         )
 
     def _way(self, facts: Facts) -> tuple[Way, str, str]:

@@ -1,4 +1,4 @@
-"""Watches over a phaul that has slowed a process down: when it dies, the process gets its CPU back.
+"""Watches over a phaul that owes something: when it dies, that is given back.
 
 Runs on the source beside a migration, as `python -m phaul.source.watcher FILE`; FILE says what is
 to be given back, and is gone once it was.  The standard input is a pipe that phaul alone holds: its
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from phaul.errors import PhaulError
-from phaul.source.slowing import give_back_left
+from phaul.source.owed import give_back_left
 
 __all__ = ["main"]
 

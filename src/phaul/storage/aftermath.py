@@ -12,12 +12,12 @@ from phaul.protocol.ownership import SourceState
 from phaul.storage.entry import State
 from phaul.storage.journal import Journal, SourceRecord
 
-__all__ = ["SLOWED", "SOCKET", "after_death", "is_open", "tidy"]
+__all__ = ["OWED", "SOCKET", "after_death", "is_open", "tidy"]
 
 SOCKET: Final = "socket"
 """Where a running migration is steered from."""
-SLOWED: Final = "slowed.json"
-"""What of the process is slowed down, and has to be given back (`source.slowing`)."""
+OWED: Final = "owed.json"
+"""What was changed on this host for a while, and has to be given back (`source.owed`)."""
 
 _FOLLOWED: Final = (
     "it ran over there, and its memory followed from the phaul here that has died: lost, unless "
@@ -47,7 +47,7 @@ def after_death(directory: Path) -> tuple[State, int, str]:
 
 def is_open(directory: Path) -> bool:
     """Whether something may still have to be settled on the destination, or given back here."""
-    if (directory / SLOWED).exists():
+    if (directory / OWED).exists():
         return True
     try:
         record = Journal(directory, SourceRecord).read()

@@ -84,6 +84,10 @@ class HasFigures(Protocol):
     def predicted_downtime_s(self) -> float | None: ...  # noqa: D102
     @property
     def share(self) -> float: ...  # noqa: D102
+    @property
+    def huge_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def amplification(self) -> float | None: ...  # noqa: D102
 
 
 class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +100,8 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
     dirty_rate: float | None = None
     predicted_downtime_s: float | None = None
     share: float = 1.0
+    huge_bytes: int = 0
+    amplification: float | None = None
 
     @classmethod
     def of(cls, of_round: HasFigures) -> "RoundFigures":

@@ -31,7 +31,7 @@ from phaul.errors import (
 )
 from phaul.incarnation import Incarnation
 from phaul.protocol.types import MigrationId
-from phaul.storage.aftermath import SLOWED, SOCKET, after_death, is_open
+from phaul.storage.aftermath import OWED, SOCKET, after_death, is_open
 from phaul.storage.entry import (
     ENTRY,
     MOST_ROUNDS,
@@ -324,9 +324,9 @@ class Registry:
                     shutil.rmtree(directory, ignore_errors=True)
         return tuple(old)
 
-    def slowed(self) -> tuple[Path, ...]:
-        """The directories of migrations that have, or have left, something slowed down."""
-        return tuple(path for path in self._directories() if (path / SLOWED).exists())
+    def owing(self) -> tuple[Path, ...]:
+        """The directories of migrations that have, or have left, something to be given back."""
+        return tuple(path for path in self._directories() if (path / OWED).exists())
 
     def _directories(self) -> list[Path]:
         try:

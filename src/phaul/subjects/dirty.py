@@ -23,17 +23,19 @@ import anyio
 import anyio.to_thread
 
 from phaul.errors import SubjectError
+from phaul.subjects.huge import HUGE_PAGE
 from phaul.subjects.memory import Area, parse_smaps
 from phaul.subjects.proc import HOST, Proc, parse_stat
 from phaul.subjects.tree import tree_pids
 
-__all__ = ["DirtyMeter", "count_dirty", "dirty_rate", "has_soft_dirty"]
+__all__ = ["DirtyMeter", "count_dirty", "dirty_rate", "has_soft_dirty", "whole_blocks"]
 
 _T = TypeVar("_T")
 _PAGE: Final = mmap.PAGESIZE
 _ENTRY: Final = 8
 _CHUNK: Final = 1 << 20
 """Of pagemap at once, in bytes: the entries of 512 MiB."""
+_BLOCK: Final = HUGE_PAGE // _PAGE
 _UNMARK: Final = b"4"
 # The bits of an entry, byte by byte: 55 is the top one of byte 6; in byte 7, bit 5 says that the
 # page is a file's or shared, bit 6 that it is swapped out, bit 7 that it is present.
@@ -52,6 +54,18 @@ def count_dirty(entries: bytes) -> int:
     whole = len(entries) // _ENTRY * _ENTRY
     private = int.from_bytes(entries[7:whole:_ENTRY].translate(_PRIVATE), "little")
     return (marked & private).bit_count()
+
+
+def whole_blocks(address: int, entries: bytes) -> list[int]:
+    """Where a huge page's worth of these entries, from `address` on, was written as a whole."""
+    marked = entries[6::_ENTRY].translate(_MARKED)
+    private = entries[7::_ENTRY].translate(_PRIVATE)
+    whole = b"\1" * _BLOCK
+    return [
+        address + at * _PAGE
+        for at in range(-(address // _PAGE) % _BLOCK, len(private) - _BLOCK + 1, _BLOCK)
+        if marked[at : at + _BLOCK] == whole and private[at : at + _BLOCK] == whole
+    ]
 
 
 def has_soft_dirty(pagemap: str = "/proc/self/pagemap") -> bool:
@@ -73,23 +87,26 @@ def has_soft_dirty(pagemap: str = "/proc/self/pagemap") -> bool:
     return count_dirty(entry) == 1
 
 
-def _entries(pagemap: int, areas: Iterable[Area]) -> Iterator[bytes]:
-    """The entries of all writable private mappings that hold anything."""
+def _entries(pagemap: int, areas: Iterable[Area]) -> Iterator[tuple[Area, int, bytes]]:
+    """The entries of all writable private mappings that hold anything, and where they begin."""
     for area in areas:
         if area.shared or not (area.kib.get("Anonymous", 0) or area.kib.get("Swap", 0)):
             continue
         at, end = area.start // _PAGE * _ENTRY, area.end // _PAGE * _ENTRY
         while at < end:
-            entries = os.pread(pagemap, min(_CHUNK, end - at), at)
+            entries = os.pread(pagemap, min(_CHUNK - at % _CHUNK, end - at), at)
             if not entries:
                 break
-            yield entries
+            yield area, at // _ENTRY * _PAGE, entries
             at += len(entries)
 
 
 @dataclass
 class DirtyMeter:
     """Measures the tree below `root_pid` from `start` to `stop`; what lies between is the caller's.
+
+    After `stop`, `huge` are the huge pages that were written to, (PID, address) each, and
+    `huge_rate` is the part of the rate that they are.
 
     Both block for some milliseconds a GiB: an asynchronous caller gives them a thread, as
     `dirty_rate` does.
@@ -99,6 +116,8 @@ class DirtyMeter:
     proc: Proc = field(default_factory=Proc)
     clock: Callable[[], float] = time.monotonic
     supported: Callable[[], bool] = has_soft_dirty
+    huge: list[tuple[int, int]] = field(default_factory=list, init=False)
+    huge_rate: float = field(default=0.0, init=False)
     _begun: dict[int, tuple[int, float]] = field(default_factory=dict, init=False)
 
     def start(self) -> bool:
@@ -124,7 +143,8 @@ class DirtyMeter:
         """
         if not self._begun:
             return None
-        rate = 0.0
+        rate = self.huge_rate = 0.0
+        self.huge = []
         first = min(begun for _, begun in self._begun.values())
         pids = tree_pids(self.root_pid, self.proc)
         if not pids:
@@ -132,10 +152,13 @@ class DirtyMeter:
         for pid in pids:
             if (found := self._dirty(pid)) is None:
                 continue
-            start, pages = found
+            start, pages, huge = found
             known = self._begun.get(pid)
             begun = known[1] if known and known[0] == start else first
-            rate += pages * _PAGE / max(self.clock() - begun, 1e-3)
+            seconds = max(self.clock() - begun, 1e-3)
+            rate += pages * _PAGE / seconds
+            self.huge += ((pid, address) for address in huge)
+            self.huge_rate += len(huge) * HUGE_PAGE / seconds
         self._begun = {}
         return rate
 
@@ -152,14 +175,22 @@ class DirtyMeter:
 
         return _with_process(self.proc.path(pid), unmark)
 
-    def _dirty(self, pid: int) -> tuple[int, int] | None:
-        """The start time of a process, and how many pages it has changed; None if it is gone."""
+    def _dirty(self, pid: int) -> tuple[int, int, list[int]] | None:
+        """The start time of a process, how many pages it has changed, and its huge pages of these.
 
-        def dirty(here: int) -> tuple[int, int]:
+        None if it is gone.
+        """
+
+        def dirty(here: int) -> tuple[int, int, list[int]]:
             stat = parse_stat(_text(here, "stat"))
             areas = parse_smaps(_text(here, "smaps"))
+            pages, huge = 0, []
             with _opened("pagemap", os.O_RDONLY, here) as fd:
-                return stat.start, sum(count_dirty(entries) for entries in _entries(fd, areas))
+                for area, address, entries in _entries(fd, areas):
+                    pages += count_dirty(entries)
+                    if area.kib.get("AnonHugePages", 0):
+                        huge += whole_blocks(address, entries)
+            return stat.start, pages, huge
 
         return _with_process(self.proc.path(pid), dirty)
 

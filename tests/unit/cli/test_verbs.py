@@ -1,6 +1,7 @@
 """`list`, `status` and `cancel`, as another terminal sees a migration."""
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 
 from phaul.cli.main import main
 from phaul.errors import Cancelled, OutcomeUnknown, RoundFailed
+from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import SourceState
 from phaul.report import Round
-from phaul.source import slowing
-from phaul.storage.aftermath import SLOWED
+from phaul.source import owed
+from phaul.storage.aftermath import OWED
 from phaul.storage.entry import State
 from phaul.storage.registry import Handle, Registry
+from phaul.subjects.slow import SlowedGroup
 from tests.unit.cli.conftest import DEAD, Phaul, Running, rewrite, write_journal
 
 pytestmark = pytest.mark.usefixtures("registry", "no_leaks")
@@ -311,26 +314,30 @@ def test_what_a_dead_phaul_has_left_slow_is_given_back(
     given: list[Path] = []
     handle = begin()
     handle.finish(RoundFailed("x"))
-    file = handle.directory / SLOWED
+    file = handle.directory / OWED
     file.touch()
 
-    def give_back(left: Path) -> bool:
+    def give_back(left: Path) -> owed.Owed:
         given.append(left)
         left.unlink()
-        return True
+        me = Incarnation.of(os.getpid())
+        assert me is not None
+        group = SlowedGroup(group="/unit", home="/unit", before="max 100000")
+        return owed.Owed(phaul=me, groups=(group,), khugepaged_ms=10_000)
 
-    monkeypatch.setattr(slowing, "give_back_left", give_back)
+    monkeypatch.setattr(owed, "give_back_left", give_back)
     said = phaul(*verb)
     assert given == [file]
     assert f"{handle.id}: its phaul died while the process was slowed down" in said.err
+    assert f"{handle.id}: its phaul died while khugepaged waited for it; it goes on" in said.err
     assert "CPU time back" not in phaul(*verb).err
 
 
 def test_what_is_damaged_of_it_is_said_and_no_more(phaul: Phaul, begin: Begin) -> None:
     handle = begin()
     handle.finish(RoundFailed("x"))
-    (handle.directory / SLOWED).write_text("{")
+    (handle.directory / OWED).write_text("{")
     said = phaul("list")
     assert said.status == 0
     assert handle.id in said.out
-    assert "slowed.json cannot be read" in said.err
+    assert "owed.json cannot be read" in said.err

@@ -52,7 +52,7 @@ ROOT = Process(
 PLAIN = Survey(root=10, processes=(ROOT,), memory=Memory(resident=1 << 20, private=1 << 20))
 JUDGED = {
     "files", "directories", "unlinked", "locks", "devices", "terminal", "tcp", "unix", "sockets",
-    "inotify", "descriptors", "memory", "locked", "lsm", "namespaces", "thp",
+    "inotify", "descriptors", "memory", "locked", "lsm", "namespaces",
 }  # fmt: skip
 
 
@@ -199,8 +199,6 @@ BAD: list[tuple[str, Level, str, dict[str, Any]]] = [
     ("memory", Level.WARNING, "huge pages of 2.0 MiB",
      {"memory": Memory(huge=4 << 20, huge_page=2 << 20)}),
     ("locked", Level.WARNING, "1.0 MiB of locked", {"memory": Memory(locked=1 << 20)}),
-    ("thp", Level.WARNING, "64.0 MiB of 100.0 MiB",
-     {"memory": Memory(private=100 << 20, transparent_huge=64 << 20)}),
     ("namespaces", Level.NO, "another pid namespace", {"nested": (Nested(pid=11, kind="pid"),)}),
     ("namespaces", Level.NO, "not the first process", {"own": ("pid",)}),
     ("namespaces", Level.NO, "System V",
@@ -237,7 +235,6 @@ FINE: list[tuple[str, str, dict[str, Any]]] = [
     ("lsm", "apparmor p", {"profiles": (Profile(pid=10, kind="apparmor", profile="p"),)}),
     ("namespaces", "ipc, uts", {"own": ("ipc", "uts")}),
     ("namespaces", "none", {"nested": (Nested(pid=11, kind="net"),)}),
-    ("thp", "2.0 MiB", {"memory": Memory(private=3 << 20, transparent_huge=2 << 20)}),
 ]  # fmt: skip
 
 

@@ -71,3 +71,20 @@ def test_shared_memory_counts_into_the_downtime() -> None:
     shared = make_plan(Costs(1 << 30, 1 << 28, 1e9), Wishes(), tracked=True)
     assert shared.downtime_s > without.downtime_s + 1
     assert any("shared" in line for line in shared.because)
+
+
+def test_what_is_split_is_said_with_what_it_changes_on_the_machine() -> None:
+    costs = Costs(1 << 30, 0, 1e9, dirty_rate=1e6)
+    plan = make_plan(costs, Wishes(split_huge_pages=True), tracked=True, splits=64 << 20, times=99)
+    assert any(
+        "64.0 MiB of huge pages are split" in line and "on the whole machine" in line
+        for line in plan.because
+    )
+    assert "when its huge pages are split" in plan.because[0]
+
+
+def test_what_huge_pages_add_is_said() -> None:
+    costs = Costs(1 << 30, 0, 1e9, dirty_rate=50e6)
+    plan = make_plan(costs, Wishes(), tracked=True, times=99.4)
+    assert "huge pages count whole, about 99 times what is written" in plan.because[0]
+    assert "huge" not in make_plan(costs, Wishes(), tracked=True, times=1.1).because[0]

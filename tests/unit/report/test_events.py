@@ -5,6 +5,7 @@ import pytest
 
 from phaul.plan import Plan
 from phaul.report import (
+    Amplified,
     Checked,
     Connected,
     Connecting,
@@ -16,6 +17,7 @@ from phaul.report import (
     Failed,
     Finished,
     Held,
+    HugePagesSplit,
     Planned,
     PreCopyStopped,
     Report,
@@ -64,9 +66,11 @@ EVENTS: list[tuple[Event, str]] = [
         Started(pid=1, name="x", way=Way.PRE_COPY, reason="", memory_bytes=2, criu="4.2"),
         "started",
     ),
+    (HugePagesSplit(split_bytes=2, left_bytes=0, seconds=0.1), "huge-pages-split"),
     (RoundStarted(number=0), "round-started"),
     (RoundProgress(number=0, sent_bytes=1, expected_bytes=2), "round-progress"),
     (RoundFinished(round=ROUND), "round-finished"),
+    (Amplified(times=99.0, huge_bytes=2, can_split=True), "amplified"),
     (SlowedDown(share=0.4, cpus=1.5), "slowed-down"),
     (PreCopyStopped(reason="small", explanation="few"), "pre-copy-stopped"),
     (CutoverStarted(), "cutover-started"),

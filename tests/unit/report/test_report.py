@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaul import Downtime, Report, Round, Way
-from phaul.report import Slowdown, SlowStep
+from phaul.report import Slowdown, SlowStep, Split
 
 COUNT = st.integers(0, 2**40)
 SECONDS = st.floats(0, 1e6)
@@ -17,6 +17,8 @@ ROUNDS = st.builds(
     frozen_s=SECONDS,
     seconds=SECONDS,
     wire_bytes=st.none() | COUNT,
+    huge_bytes=COUNT,
+    amplification=st.none() | st.floats(1, 512),
 )
 SHARES = st.floats(0.01, 1)
 SLOWDOWNS = st.builds(
@@ -41,6 +43,8 @@ REPORTS = st.builds(
     downtime=DOWNTIMES,
     seconds=SECONDS,
     slowdown=st.none() | SLOWDOWNS,
+    split=st.none()
+    | st.builds(Split, split_bytes=COUNT, seconds=SECONDS, given_back=st.booleans()),
 )
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from phaul.errors import CgroupError
 from phaul.report import Round
-from phaul.source.slowing import Slowed
+from phaul.source.owed import Owed
 from phaul.subjects.slow import SlowedGroup, TreeSlow
 
 __all__ = ["HOME", "ROUND", "FakeSlow", "record"]
@@ -53,5 +53,5 @@ class FakeSlow(TreeSlow):
             raise CgroupError(f"{what} is refused")
 
 
-def record(file: Path) -> Slowed:
-    return msgspec.json.decode(file.read_bytes(), type=Slowed)
+def record(file: Path) -> Owed:
+    return msgspec.json.decode(file.read_bytes(), type=Owed)

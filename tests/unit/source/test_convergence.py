@@ -174,3 +174,14 @@ def test_nothing_is_left_where_the_target_is_met() -> None:
     assert verdict is not None
     assert verdict.reason is StopReason.TARGET
     assert not judge.leaves
+
+
+@pytest.mark.parametrize("can_split", [True, False])
+def test_what_huge_pages_add_is_named_where_it_can_be_helped(can_split: bool) -> None:
+    judge = DowntimeJudge(Wishes(), COSTS, 0.0, "host1", clock=lambda: 1.0, can_split=can_split)
+    made = rounds(256 * MIB, 256 * MIB)
+    made[-1] = msgspec.structs.replace(made[-1], huge_bytes=256 << 20, amplification=90.0)
+    with pytest.raises(NotConverged) as caught:
+        judge.judge(made)
+    assert ("--split-huge-pages" in caught.value.remedy) is can_split
+    assert "--on-timeout" in caught.value.remedy

@@ -12,8 +12,9 @@ from phaul.errors import Cancelled, CutoverFailed, NotConverged, RoundFailed
 from phaul.policy import StopReason, Verdict
 from phaul.report import Event, Round, SlowedDown, SlowStep
 from phaul.source import Cutover, Release, SourceSession
+from phaul.source.owed import Owing
 from phaul.source.slowing import Slowing
-from phaul.storage.aftermath import SLOWED
+from phaul.storage.aftermath import OWED
 from tests.unit.conftest import Ends, running
 from tests.unit.scenario import Dump, Fault
 from tests.unit.source.slow import FakeSlow
@@ -74,7 +75,7 @@ class Moved:
 
 
 def moved(ends: Ends, tmp_path: Path, error: Exception | None = None) -> Moved:
-    slow = FakeSlow(ends.victim, tmp_path / SLOWED)
+    slow = FakeSlow(ends.victim, tmp_path / OWED)
     events: list[Event] = []
     local = Local(slow, error)
     session = SourceSession(
@@ -83,7 +84,7 @@ def moved(ends: Ends, tmp_path: Path, error: Exception | None = None) -> Moved:
         Remote(ends),
         events.append,
         judge=Steps(),
-        slowing=Slowing(ends.victim, "ab12", tmp_path, events.append, slow),
+        slowing=Slowing(ends.victim, "ab12", Owing(tmp_path), events.append, slow),
     )
     return Moved(session, local, slow, events)
 

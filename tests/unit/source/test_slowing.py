@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +11,13 @@ import msgspec
 import pytest
 
 from phaul.errors import CgroupError, NotConverged, StateError
-from phaul.incarnation import Incarnation
 from phaul.report import Event, SlowedDown, SlowStep
 from phaul.source import slowing as module
-from phaul.source.slowing import Slowed, Slowing, give_back_left
-from phaul.storage.aftermath import SLOWED, is_open
-from phaul.subjects.slow import SlowedGroup
+from phaul.source.owed import Owing
+from phaul.source.slowing import Slowing
+from phaul.storage.aftermath import OWED, is_open
 from tests.unit.conftest import children
-from tests.unit.source.slow import HOME, ROUND, FakeSlow
+from tests.unit.source.slow import ROUND, FakeSlow
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +32,7 @@ def process() -> Iterator[int]:
 
 @pytest.fixture
 def slow(process: int, tmp_path: Path) -> FakeSlow:
-    return FakeSlow(process, tmp_path / SLOWED)
+    return FakeSlow(process, tmp_path / OWED)
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def slowing(process: int, tmp_path: Path, slow: FakeSlow, events: list[Event]) -> Slowing:
-    return Slowing(process, "ab12", tmp_path, events.append, slow)
+    return Slowing(process, "ab12", Owing(tmp_path), events.append, slow)
 
 
 async def test_it_is_slowed_by_steps_and_given_back(
@@ -79,13 +77,13 @@ async def test_it_is_slowed_by_steps_and_given_back(
 async def test_what_it_used_is_what_it_is_limited_by(
     tmp_path: Path, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = FakeSlow(os.getpid(), tmp_path / SLOWED)
+    slow = FakeSlow(os.getpid(), tmp_path / OWED)
     used = iter(({os.getpid(): 10.0}, {os.getpid(): 13.0, 1: 1.0}))
     clock = iter((100.0, 104.5))
     monkeypatch.setattr(module, "spent", lambda _pids: next(used))
     # The first two are begin's and the take's; the event loop has a clock of its own.
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 105.0)))
-    slowing = Slowing(os.getpid(), "ab12", tmp_path, events.append, slow)
+    slowing = Slowing(os.getpid(), "ab12", Owing(tmp_path), events.append, slow)
     await slowing.begin()
     await slowing.to(0.5, [msgspec.structs.replace(ROUND, frozen_s=0.5)])
     # 3 s, and 1 s of one that was born since, in 4 s that it ran: one processor.
@@ -110,7 +108,7 @@ async def test_a_failure_is_given_back(slowing: Slowing, slow: FakeSlow, step: s
 async def test_nothing_is_done_that_cannot_be_written_down(
     process: int, tmp_path: Path, slow: FakeSlow, events: list[Event]
 ) -> None:
-    slowing = Slowing(process, "ab12", tmp_path / "none", events.append, slow)
+    slowing = Slowing(process, "ab12", Owing(tmp_path / "none"), events.append, slow)
     await slowing.begin()
     with pytest.raises(StateError, match="cannot be written"):
         await slowing.to(0.5, [ROUND])
@@ -121,7 +119,7 @@ async def test_nothing_is_done_that_cannot_be_written_down(
 async def test_what_cannot_be_given_back_is_said_and_stays_written_down(
     slowing: Slowing, slow: FakeSlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slowing, "_watch", lambda: None)  # it would try, too
+    monkeypatch.setattr(Owing, "_watch", lambda _self: None)  # it would try, too
     await slowing.begin()
     await slowing.to(0.5, [ROUND])
     slow.refuses.add("give")
@@ -171,67 +169,3 @@ async def test_once_it_is_given_back_it_is_not_limited_again(
         tasks.cancel_scope.cancel()
     assert slow.done[2:] == ["lift", "give back"]
     await slowing.end()
-
-
-def left(file: Path, **changes: object) -> Slowed:
-    """A record of a phaul that has died, in this boot."""
-    me = Incarnation.of(os.getpid())
-    assert me is not None
-    dead = msgspec.structs.replace(me, start=me.start + 1, **changes)
-    group = SlowedGroup(group=HOME, home=HOME, before="max 100000", ours=("1000 20000",))
-    found = Slowed(phaul=dead, groups=(group,))
-    file.write_bytes(msgspec.json.encode(found))
-    return found
-
-
-def test_the_next_phaul_gives_back_what_one_that_died_has_left(slow: FakeSlow) -> None:
-    left(slow.file)
-    assert give_back_left(slow.file, slow)
-    assert slow.done == ["give back"]
-    assert not slow.file.exists()
-    assert not give_back_left(slow.file, slow)
-
-
-def test_but_not_before_it_is_dead(slow: FakeSlow) -> None:
-    me = Incarnation.of(os.getpid())
-    assert me is not None
-    slow.file.write_bytes(msgspec.json.encode(Slowed(phaul=me, groups=())))
-    assert not give_back_left(slow.file, slow)
-    assert slow.done == []
-    assert give_back_left(slow.file, slow, orphaned=True)
-
-
-def test_after_a_reboot_there_is_nothing_to_give_back(slow: FakeSlow) -> None:
-    left(slow.file, boot="another")
-    assert not give_back_left(slow.file, slow)
-    assert slow.done == []
-    assert not slow.file.exists()
-
-
-def test_what_fails_stays_written_down(slow: FakeSlow) -> None:
-    left(slow.file)
-    slow.refuses.add("give")
-    with pytest.raises(CgroupError):
-        give_back_left(slow.file, slow)
-    assert slow.file.exists()
-
-
-@pytest.mark.parametrize("text", ["", "{}", '{"phaul": 1}', "[" * 100_000])
-def test_a_damaged_record_is_said(slow: FakeSlow, text: str) -> None:
-    slow.file.write_text(text)
-    with pytest.raises(StateError, match=r"slowed\.json cannot be read"):
-        give_back_left(slow.file, slow)
-
-
-def test_the_watcher_waits_for_the_end_of_its_pipe(tmp_path: Path) -> None:
-    file = tmp_path / SLOWED
-    left(file, boot="another")
-    argv = [sys.executable, "-P", "-m", "phaul.source.watcher", str(file)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE) as watcher:
-        assert watcher.stdin is not None
-        with pytest.raises(subprocess.TimeoutExpired):
-            watcher.wait(0.3)
-        assert file.exists()
-        watcher.stdin.close()
-        assert watcher.wait(30) == 0
-    assert not file.exists()

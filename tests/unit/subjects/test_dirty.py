@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaul.errors import SubjectError
-from phaul.subjects.dirty import DirtyMeter, count_dirty, dirty_rate, has_soft_dirty
+from phaul.subjects.dirty import (
+    DirtyMeter,
+    count_dirty,
+    dirty_rate,
+    has_soft_dirty,
+    whole_blocks,
+)
+from phaul.subjects.huge import HUGE_PAGE
 from tests.unit.subjects.fake_proc import SMAPS, FakeProc
 
 MARKED, FILE, SWAPPED, PRESENT = 1 << 55, 1 << 61, 1 << 62, 1 << 63
@@ -26,6 +33,25 @@ def test_count(entries: list[int]) -> None:
 @given(st.binary(max_size=100))
 def test_a_count_of_anything_is_no_trouble(data: bytes) -> None:
     assert 0 <= count_dirty(data) <= len(data) // 8 + 1
+
+
+@given(st.integers(0, 600), st.sets(st.integers(0, 4)), st.sets(st.integers(0, 2600), max_size=3))
+def test_whole_blocks(before: int, blocks: set[int], holes: set[int]) -> None:
+    entries = [PRESENT] * 4000
+    for block in blocks:
+        at = block * 512 + -before % 512
+        entries[at : at + 512] = [MARKED | PRESENT] * 512
+    for hole in holes:
+        entries[hole] = MARKED | PRESENT | FILE
+    found = whole_blocks(before * PAGE, struct.pack("<4000Q", *entries))
+    at_pages = [(address - before * PAGE) // PAGE for address in found]
+    wanted = [
+        at
+        for at in range(-before % 512, 4000 - 511, 512)
+        if all(entry == MARKED | PRESENT for entry in entries[at : at + 512])
+    ]
+    assert at_pages == wanted
+    assert all(address % HUGE_PAGE == 0 for address in found)
 
 
 def memory(here: Path, entries: list[int], anonymous: int = 4, shared: str = "p") -> None:
@@ -108,6 +134,23 @@ def test_a_later_process_of_the_same_pid_is_not_touched(fake_proc: FakeProc, clo
     memory(fake_proc.process(11, 1), DIRTY)  # said to be a child, but it is another's by now
     assert meter(fake_proc, clock).start()
     assert (fake_proc.root / "11" / "clear_refs").read_text() == ""
+
+
+def test_the_huge_pages_that_were_written_to(fake_proc: FakeProc, clock: Clock) -> None:
+    here = fake_proc.process(10)
+    memory(here, [PRESENT] * 496 + [MARKED | PRESENT] * 512 + [PRESENT] * 3)
+    made = meter(fake_proc, clock)
+    made.start()
+    clock.now += 2
+    assert made.stop() == HUGE_PAGE / 2
+    assert made.huge == [], "it has none"
+    smaps = here / "smaps"
+    smaps.write_text(smaps.read_text() + "AnonHugePages:      2048 kB\n")
+    made.start()
+    clock.now += 2
+    assert made.stop() == HUGE_PAGE / 2
+    assert made.huge == [(10, START + 496 * PAGE)]
+    assert made.huge_rate == HUGE_PAGE / 2
 
 
 def test_without_soft_dirty_nothing_is_touched(fake_proc: FakeProc, clock: Clock) -> None:

@@ -9,6 +9,7 @@ from phaul.cli.render.look import Look
 from phaul.cli.render.plan import plan_text
 from phaul.cli.render.result import round_text
 from phaul.report import (
+    Amplified,
     Checked,
     Connected,
     Connecting,
@@ -17,6 +18,7 @@ from phaul.report import (
     Draining,
     Event,
     Held,
+    HugePagesSplit,
     Planned,
     PreCopyStopped,
     RoundFinished,
@@ -68,6 +70,18 @@ class Narrator:
             case RoundFinished(round=done):
                 label = look.paint(f"round {done.number:<2}", "bold")
                 return f"{label}  {round_text(done, verbose=self._verbose > 0)}"
+            case Amplified(times=times, can_split=can_split):
+                how = "; --split-huge-pages would split them first" if can_split else ""
+                return (
+                    f"huge      pages of 2 MiB are sent whole: about {times:.0f} times what was "
+                    f"written{how}"
+                )
+            case HugePagesSplit(split_bytes=split, left_bytes=left, seconds=seconds):
+                rest = f", {size(left)} are left" if left else ""
+                return (
+                    f"split     {size(split)} of huge pages in {duration(seconds)}{rest}; "
+                    "khugepaged waits"
+                )
             case SlowedDown(share=share):
                 return f"slower    it does not converge: {slowed(share)} of its CPU time"
             case PreCopyStopped(explanation=why):

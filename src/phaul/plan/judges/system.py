@@ -13,20 +13,17 @@ from phaul.protocol.preflight import Finding
 
 __all__ = ["judge_system"]
 
-_THP_LARGE: Final = 32 << 20
-_THP_SHARE: Final = 0.25
 _MAY_NEST: Final = frozenset({"mnt", "net"})
 """Kinds of which a part of the tree may have others than the root process."""
 
 
 def judge_system(survey: Survey) -> Iterable[Finding]:
-    """Findings of privileges (only if something is wrong), memory, locked, thp, lsm, namespaces."""
+    """Findings of privileges (only if something is wrong), memory, locked, lsm, namespaces."""
     yield from _traced(survey)
     yield from _memory(survey)
     yield from _locked(survey)
     yield from _lsm(survey)
     yield from _namespaces(survey)
-    yield from _thp(survey)
 
 
 def _traced(survey: Survey) -> Iterable[Finding]:
@@ -110,17 +107,3 @@ def _namespaces(survey: Survey) -> Iterable[Finding]:
     if not survey.own:
         return verdict.close("none of its own")
     return verdict.close(f"{', '.join(survey.own)}: made again there")
-
-
-def _thp(survey: Survey) -> Iterable[Finding]:
-    verdict = Verdict("thp")
-    memory = survey.memory
-    huge = memory.transparent_huge
-    if huge >= _THP_LARGE and huge >= _THP_SHARE * memory.private:
-        verdict.warn(
-            f"{size(huge)} of {size(memory.private)} in transparent huge pages: one byte written "
-            "is 2 MiB to be sent again",
-            "`echo madvise >/sys/kernel/mm/transparent_hugepage/enabled`, then have them split "
-            "(/sys/kernel/debug/split_huge_pages, see docs/policy.md), or start the program anew",
-        )
-    return verdict.close(f"{size(huge)} in transparent huge pages" if huge else "none in use")

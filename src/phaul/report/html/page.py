@@ -152,6 +152,7 @@ def _rounds(report: Report) -> Markup:
         el("p", f"It was slowed down {report.slowdown}.", class_="soft")
         if report.slowdown is not None
         else None,
+        el("p", f"Split were {report.split}.", class_="soft") if report.split is not None else None,
         plot,
         rounds_table(report),
     )

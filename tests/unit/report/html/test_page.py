@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from phaul.protocol.preflight import Finding, Level, Where
-from phaul.report import Downtime, Report, Round, Slowdown, SlowStep, Way
+from phaul.report import Downtime, Report, Round, Slowdown, SlowStep, Split, Way
 from phaul.report.html import page
 from phaul.report.html.timeline import stretches
 from tools.sample import PLAN, REPORT, many_rounds
@@ -149,6 +149,12 @@ def test_how_it_was_slowed_down() -> None:
         change(REPORT, slowdown=slow)
     )
     assert "slowed down" not in page(REPORT)
+
+
+def test_what_was_split() -> None:
+    html = page(change(REPORT, split=Split(split_bytes=64 << 20, seconds=0.15)))
+    assert "Split were 64.0 MiB of huge pages, in 150 ms; khugepaged goes on as before." in html
+    assert "khugepaged" not in page(REPORT)
 
 
 def test_nothing_is_asked_of_elsewhere() -> None:
