@@ -87,6 +87,8 @@ def test_a_killed_phaul_leaves_no_khugepaged_that_waits(
         for line in running.stdout.lines(timeout=120):
             if json.loads(line)["event"]["event"] == "huge-pages-split":
                 break
+        else:
+            raise AssertionError(running.stderr.read())
         assert int(lab.src.sh(f"cat {_PACE}")) > 1_000_000
         running.signal(9)
         assert running.wait(60) == 137
