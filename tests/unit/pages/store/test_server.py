@@ -76,6 +76,8 @@ def first_bytes(data: bytes) -> list[int]:
 
 def test_an_answer_is_made_of_what_each_round_has(service: Service) -> None:
     assert first_bytes(service.ask(Get(7, 0x11000, 4))) == [1, 2, 16, 4]
+    service.daemon.sendall(WIRE.encode(Close()))
+    service.ends()  # what was sent is noted after it was sent
     assert service.store.lacking(7, [(0x10000, 6)]) == 2
     assert service.store.lacking(8, [(0x10000, 6)]) == 6
 
