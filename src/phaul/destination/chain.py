@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, read_areas, read_pagemap
-from phaul.criu.images.lazy import encode_pagemap, for_daemon, for_restore, is_lazy
+from phaul.criu.images.lazy import (
+    encode_pagemap,
+    for_daemon,
+    for_restore,
+    is_lazy,
+    small_at_once,
+)
 from phaul.criu.images.memory import lazy_spans
 from phaul.errors import ImageError
 from phaul.pages.store import Index, Level, Where
@@ -33,6 +39,8 @@ _NAME: Final = re.compile(r"pagemap-([1-9][0-9]{0,8})\.img")
 INVENTORY: Final = "inventory.img"
 TREE: Final = "pstree.img"
 _PAGES_ID: Final = 1
+_AT_ONCE: Final = 512
+"""So many pages in all are restored at once, though they could be left to the daemon."""
 
 
 def _where(flags: int) -> Where:
@@ -76,10 +84,13 @@ class Chain:
         if self._newest != images:
             self.add(images)
         (daemon / f"pages-{_PAGES_ID}.img").touch(mode=0o600)
+        left = _AT_ONCE
         for process, found in self._found.items():
             path = images / f"pagemap-{process}.img"
             memory = f"mm-{process}.img"
             told = for_restore(found, lazy_spans(read_areas(images / memory)))
+            told, taken = small_at_once(told, left)
+            left -= taken
             if told.ranges != found.ranges:
                 # Another file, then renamed: CRIU's own may be the one file of two directories.
                 fresh = path.with_suffix(".new")

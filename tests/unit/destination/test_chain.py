@@ -52,15 +52,15 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
     assert needed(last) == {"inventory.img", "mm-7.img", "pstree.img"}
     chain.finish(last, daemon)
     told = [
-        (0, 2, LAZY | PRESENT),
+        (0, 2, PRESENT),
         (2, 6, PARENT | LAZY),
         (8, 6, PARENT),
         (14, 2, PRESENT),
         (16, 3, LAZY),
     ]
     assert by_number(last) == told
-    assert by_number(daemon) == [(0, 8, LAZY), (16, 3, LAZY)]
-    assert chain.lazy == {7: ((0, 2), (2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
+    assert by_number(daemon) == [(2, 6, LAZY), (16, 3, LAZY)]
+    assert chain.lazy == {7: ((2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
     assert chain.elsewhere == {7: ((16 * PAGE_SIZE, 3),)}
     assert sorted(path.name for path in daemon.iterdir()) == [
         "mm-7.img",

@@ -65,8 +65,8 @@ async def failed(ask: Ask, request: k.KeeperRequest) -> str:
 
 
 async def test_rounds_are_counted(ask: Ask, tmp_path: Path) -> None:
-    write_round(tmp_path / "images/0", (0, 6, LAZY | PRESENT))
-    last = write_round(tmp_path / "images/1", (0, 2, LAZY | PRESENT), (2, 4, PARENT))
+    write_round(tmp_path / "images/0", (0, 8, LAZY | PRESENT))
+    last = write_round(tmp_path / "images/1", (0, 2, LAZY | PRESENT), (2, 6, PARENT))
     assert await ask(k.encode(k.Add(folder="0"))) == Done()
     assert await ask(k.encode(k.Add(folder="1"))) == Done()
     write_metadata(last)
@@ -76,13 +76,13 @@ async def test_rounds_are_counted(ask: Ask, tmp_path: Path) -> None:
     assert "once" in await failed(ask, finish(least=1, most=6))
 
 
-@pytest.mark.parametrize(("least", "most"), [(7, 9), (1, 5)])
+@pytest.mark.parametrize(("least", "most"), [(71, 99), (1, 69)])
 async def test_what_is_not_worth_it_is_counted_only(
     ask: Ask, tmp_path: Path, least: int, most: int
 ) -> None:
-    write_metadata(write_round(tmp_path / "images/1", (0, 6, LAZY | PRESENT)))
+    write_metadata(write_round(tmp_path / "images/1", (0, 70, LAZY | PRESENT)))
     counted = await ask(k.encode(finish(least=least, most=most)))
-    assert counted == k.Counted(pages=6, started=False)
+    assert counted == k.Counted(pages=70, started=False)
     assert not (tmp_path / "images/1/lazy-pages.socket").exists()
     assert not (tmp_path / DAEMON_DIR).exists()
     assert "after Finish" in await failed(ask, k.Guard(pid=1))
@@ -91,9 +91,9 @@ async def test_what_is_not_worth_it_is_counted_only(
 async def test_a_daemon_that_could_not_wait_is_told_of_when_it_is_needed(
     ask: Ask, tmp_path: Path
 ) -> None:
-    write_metadata(write_round(tmp_path / "images/1", (0, 6, LAZY | PRESENT)))
+    write_metadata(write_round(tmp_path / "images/1", (0, 70, LAZY | PRESENT)))
     (tmp_path / "images/1/inventory.img").write_bytes(b"bad")
-    assert "ended with status 3" in await failed(ask, finish(least=1, most=6))
+    assert "ended with status 3" in await failed(ask, finish(least=1, most=70))
 
 
 async def test_rounds_come_in_order(ask: Ask, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ async def test_one_that_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 async def images(tmp_path: Path) -> Path:
     (tmp_path / "images").mkdir()
-    return write_round(tmp_path / "images/0", (0, 6, LAZY | PRESENT))
+    return write_round(tmp_path / "images/0", (0, 70, LAZY | PRESENT))
 
 
 async def began(tmp_path: Path, tasks: anyio.abc.TaskGroup, images: Path) -> LazyMemory:

@@ -21,12 +21,22 @@ from phaul.criu.images.container import COMMON_MAGIC
 from phaul.criu.images.pagemap import PAGE_SIZE, PAGEMAP_MAGIC, PageFlags, Pagemap, PageRange
 from phaul.criu.messages import message_class
 
-__all__ = ["LARGEST", "encode_pagemap", "for_daemon", "for_restore", "is_lazy", "is_urgent"]
+__all__ = [
+    "LARGEST",
+    "encode_pagemap",
+    "for_daemon",
+    "for_restore",
+    "is_lazy",
+    "is_urgent",
+    "small_at_once",
+]
 
 LARGEST: Final = 1 << 18
 """The most pages of a lazy range that is told to the daemon, 1 GiB: it keeps a length in a signed
 32-bit number, and writes beyond its buffer, or ends, when that wraps at 2 GiB."""
 
+_SMALL: Final = 64
+_PRESENT_LAZY: Final = PageFlags.PRESENT | PageFlags.LAZY
 _PARENT_LAZY: Final = PageFlags.PARENT | PageFlags.LAZY
 _U32: Final = struct.Struct("<I")
 
@@ -76,6 +86,25 @@ def is_lazy(found: PageRange) -> bool:
 
 
 _LAZY: Final = tuple(bool(number & PageFlags.LAZY) for number in range(8))
+
+
+def small_at_once(pagemap: Pagemap, most: int) -> tuple[Pagemap, int]:
+    """The map with small lazy ranges of its own file as not lazy; and how many pages that are.
+
+    They are `most` at most.  What a process touches first, its data and what it dirtied last, lies
+    in such, and each page of it that is not there yet takes it a way to the daemon and back; to
+    read them all while it is restored takes 1 ms.
+    """
+    left = most
+    told = []
+    for found in pagemap.ranges:
+        small = found.pages <= _SMALL and found.flags == _PRESENT_LAZY
+        if small and found.pages <= left:
+            left -= found.pages
+            told.append(PageRange(found.start, found.pages, PageFlags.PRESENT))
+        else:
+            told.append(found)
+    return Pagemap(pagemap.pages_id, tuple(told)), most - left
 
 
 def _split(ranges: Iterable[PageRange], spans: Sequence[tuple[int, int]]) -> Iterator[PageRange]:

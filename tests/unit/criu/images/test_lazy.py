@@ -14,6 +14,7 @@ from phaul.criu.images.lazy import (
     for_restore,
     is_lazy,
     is_urgent,
+    small_at_once,
 )
 from phaul.criu.images.memory import lazy_spans
 from phaul.criu.images.pagemap import read_pagemap
@@ -81,6 +82,23 @@ def test_what_is_in_a_parent_becomes_lazy_where_it_may(
     # Where each page lies in the pages file is as it was.
     assert after.present_pages == before.present_pages
     assert after.pages_id == before.pages_id
+
+
+@given(maps, st.integers(0, 60))
+def test_small_ranges_are_restored_at_once(spans: list[tuple[int, int, int]], most: int) -> None:
+    before = made(spans)
+    after, taken = small_at_once(before, most)
+    changed = {p: f for p, f in by_page(before).items() if by_page(after)[p] != f}
+    assert len(changed) == taken <= most
+    assert set(changed.values()) <= {PageFlags.PRESENT | PageFlags.LAZY}
+    assert {by_page(after)[page] for page in changed} <= {PageFlags.PRESENT}
+    assert by_page(after).keys() == by_page(before).keys()
+    assert after.pages_id == before.pages_id
+
+
+def test_a_large_range_stays_lazy() -> None:
+    large = Pagemap(1, (PageRange(0, 65, PageFlags.PRESENT | PageFlags.LAZY),))
+    assert small_at_once(large, 1000) == (large, 0)
 
 
 @given(maps)
