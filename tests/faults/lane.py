@@ -38,6 +38,8 @@ _ENDS_S: Final = 6.0
 _LEFT_S: Final = 20.0
 """What is left after that is left for good; a busy machine takes its time to end a process."""
 _UNSETTLED: Final = 8
+_PIDS_LAST: Final = 50
+"""After so many cases host2 begins its PIDs anew, before they come to those of the victims."""
 
 
 @dataclass
@@ -76,6 +78,9 @@ class Lane:
         """One case, from a clean state to a clean state."""
         begun = time.monotonic()
         self._number += 1
+        if self._number % _PIDS_LAST == 0:
+            words = "echo 300 >/proc/sys/kernel/ns_last_pid"
+            self._hosts.destination.run(["sh", "-c", words], check=True)
         seen = Seen(may_lose=fault.way == "post-copy")
         shutil.rmtree(FOLDER, ignore_errors=True)
         with suffering(self._hosts, fault, self._number) as sufferer:

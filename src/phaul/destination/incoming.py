@@ -27,6 +27,7 @@ from typing import Final, Self
 
 from phaul.cgroups import Cgroups
 from phaul.errors import CgroupError, StateError, WorkDirError
+from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord, Journal
 
@@ -144,20 +145,21 @@ class Keeping:
         fcntl.flock(lock, fcntl.LOCK_EX)  # who only looks has it for a moment
         return cls(path, lock)
 
-    def leave(self, *, told: bool, failed: str) -> None:
+    def leave(self, *, told: bool, failed: str, root: Incarnation | None = None) -> None:
         """Remove what nobody needs, when the agent has ended; another that has come does it itself.
 
         The journal says what is needed.  `told` if the source knows that the process runs here.  If
-        the memory of one that ran `failed` to come, people decide.
+        the memory of one that ran `failed` to come, people decide.  `root` is of the copy whose
+        memory it was: one that was restored since in its place has all of its own.
         """
-        lock = _lock_within(self.path, _AGENT_ENDS_S)
+        lock = self._lock_unless_given_up(root)
         if lock is None:
             return
         try:
             record = Journal(self.path, DestinationRecord).read()
             runs = record is not None and record.state is DestinationState.RUNNING
             _let_out(self.path)
-            if failed and runs:
+            if failed and runs and _of(record, root):
                 assert record is not None
                 note_lost(self.path, failed, follows=record.follows)
             elif (self.path / _KEEP).exists():
@@ -170,6 +172,26 @@ class Keeping:
             pass  # nobody knows what it says
         finally:
             os.close(lock)
+
+    def _lock_unless_given_up(self, root: Incarnation | None) -> int | None:
+        """The directory's lock, when the agent has ended; None where nobody needs it any more.
+
+        Whoever restores the process again needs to know that no keeper is there.
+        """
+        until = time.monotonic() + _AGENT_ENDS_S
+        while time.monotonic() < until:
+            try:
+                return _lock(self.path)
+            except BlockingIOError:
+                pass
+            except OSError:
+                return None
+            with contextlib.suppress(StateError):
+                record = Journal(self.path, DestinationRecord).read()
+                if record is not None and not _of(record, root):
+                    return None
+            time.sleep(0.01)
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -262,18 +284,11 @@ def _lock(path: Path, *, wait: bool = False) -> int:
     return lock
 
 
-def _lock_within(path: Path, seconds: float) -> int | None:
-    """The lock, None if another has it for all that time, or nothing is there any more."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            return _lock(path)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return None
-            time.sleep(0.01)
-        except OSError:
-            return None
+def _of(record: DestinationRecord | None, root: Incarnation | None) -> bool:
+    """Whether the copy with that root may be the one that a journal is about."""
+    if record is None or record.state in (DestinationState.IMAGES, DestinationState.AGAIN):
+        return False
+    return root is None or record.root in (None, root)
 
 
 def _note(path: Path, why: str) -> None:

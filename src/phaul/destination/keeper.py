@@ -287,6 +287,7 @@ class Keeper:
                 keeping.leave(
                     told=self._told,
                     failed=self._failure.what if self._failure and self._released else "",
+                    root=self._tree[0],
                 )
 
 

@@ -14,13 +14,15 @@ from typing import Final
 import anyio
 from anyio.to_thread import run_sync as in_thread
 
+from phaul.criu.log import read_tail
 from phaul.destination.cage import kill_caged, leave_caged
-from phaul.destination.copy import STATISTICS
+from phaul.destination.copy import LOG, STATISTICS
 from phaul.destination.ending import end_tree, ended
 from phaul.destination.following import ask_keeper
 from phaul.destination.incoming import Incoming, keeps, note_lost
 from phaul.destination.session import DestinationSession
 from phaul.errors import CgroupError, PhaulError, StateError
+from phaul.incarnation import Incarnation
 from phaul.protocol.keeping import Leave, Stage
 from phaul.storage.journal import DestinationRecord
 from phaul.subjects.proc import Proc
@@ -32,22 +34,31 @@ _logger = logging.getLogger("phaul")
 
 _MOVES_S: Final = 0.5
 _BY_ITSELF_S: Final = 3.0
+_FAILED: Final = "Restoring FAILED"
+"""CRIU's last line when it has killed what it restored; an error, so at any log level."""
 
 
 async def runs(record: DestinationRecord, images: Path) -> bool:
     """Whether a copy that was to be let go runs, now that no CRIU has a hand in it any more.
 
-    CRIU writes its statistics when it has let all go (restore_root_task() in its cr-restore.c).
-    Without them it runs if all of it is there and moves: what stands still has done nothing yet.
+    CRIU writes its statistics when it has let all go (restore_root_task() in its cr-restore.c); but
+    also when it gives up what it holds, of which it sees no end: it only kills it.  Without them it
+    runs if all of it is there and moves: what stands still has done nothing yet.
     """
-    if record.root is None or not record.root.alive():
+    if record.root is None or not _lives(record.root) or _FAILED in read_tail(images / LOG):
         return False
     if (images / STATISTICS).exists():
         return True
     before = _switches(record.root.pid)
     await anyio.sleep(_MOVES_S)
     whole = set(tree_pids(record.root.pid, Proc())) >= set(record.pids)
-    return whole and record.root.alive() and _switches(record.root.pid) != before
+    return whole and _lives(record.root) and _switches(record.root.pid) != before
+
+
+def _lives(root: Incarnation) -> bool:
+    """Whether it is there, and was not killed: then it is there for a moment still."""
+    found = Proc().process(root.pid)
+    return found is not None and not found.dying and root.alive()
 
 
 def _switches(root: int) -> list[str]:

@@ -116,11 +116,14 @@ def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path, fail
     from phaul.criu.userfault import is_used
     from phaul.destination.ending import end_tree
     from phaul.destination.incoming import Keeping
-    from phaul.incarnation import Incarnation
+    from phaul.incarnation import Incarnation, boot_id
 
     keeping: Keeping | None = None
     with suppress(OSError):  # the directory may have been removed: the tree has to end all the same
         keeping = Keeping.begin(incoming)
+    root = None
+    if tree and tree[0][1]:
+        root = Incarnation(pid=tree[0][0], start=int(tree[0][1]), boot=boot_id())
     for pid, start in tree:
         one = Incarnation.of(pid)
         if one is not None and str(one.start) == start:
@@ -132,4 +135,4 @@ def _end(tree: list[tuple[int, str]], held: dict[str, int], incoming: Path, fail
         time.sleep(_HOLD_S)
     if keeping is not None:
         with keeping:
-            keeping.leave(told=False, failed=failed)
+            keeping.leave(told=False, failed=failed, root=root)

@@ -38,9 +38,6 @@ _DYING_S: Final = 0.1
 _POLL_S: Final = 0.001
 _WARM_S: Final = 0.004
 """A kernel whose groups were changed 15 ms ago has no need to wait, one of 20 ms ago has."""
-_SIGKILL: Final = 1 << (signal.SIGKILL - 1)
-_PF_EXITING: Final = 0x4
-"""include/linux/sched.h: the task is on its way out, and never again in its own code."""
 
 _logger = logging.getLogger("phaul")
 
@@ -359,10 +356,7 @@ def _lives(one: Incarnation) -> bool:
     found = Proc().process(one.pid)
     if found is None or found.start != one.start or found.state in "ZX":
         return False
-    # What has got its SIGKILL is never again in its own code; on a busy machine it may be a while
-    # until it has a processor to end on.
-    dying = found.flags & _PF_EXITING or found.pending & _SIGKILL
-    return not dying and one.boot == boot_id()
+    return not found.dying and one.boot == boot_id()
 
 
 async def end_rest(

@@ -6,6 +6,7 @@ not be read is a SubjectError.
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ _T = TypeVar("_T")
 HOST: Final = "source"
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENOTDIR})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
+_SIGKILL: Final = 1 << (signal.SIGKILL - 1)
+_PF_EXITING: Final = 0x4
+"""include/linux/sched.h: the task is on its way out."""
 _MOST_TEXT: Final = 1 << 28
 """Of one file in bytes: smaps of a process with 65,530 mappings has some 60 MB."""
 
@@ -43,6 +47,14 @@ class Stat:
     start: int
     pending: int
     cpu: int
+
+    @property
+    def dying(self) -> bool:
+        """Whether it is never again in its own code: it ends, or has got its SIGKILL.
+
+        On a busy machine it may be a while until it has a processor to end on.
+        """
+        return bool(self.flags & _PF_EXITING or self.pending & _SIGKILL)
 
 
 def parse_stat(text: str) -> Stat:

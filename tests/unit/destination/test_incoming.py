@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from phaul.cgroups import Cgroups, LockedGroup
-from phaul.destination.incoming import Incoming, Keeping, keeps
+from phaul.destination.incoming import Incoming, Keeping, keeps, lost
 from phaul.errors import WorkDirError
+from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import DestinationState
 from tests.unit.destination.dead import left_behind
 from tests.unit.fake_cgroups import FakeCgroups
@@ -268,6 +269,37 @@ class TestKeeping:
         found = {"journal.json" if "journal" in p.name else p.name for p in path.glob("*")}
         assert found == (left or set())
         assert path.exists() == (left is not None)
+
+    def test_memory_of_a_copy_that_another_took_the_place_of(self, tmp_path: Path) -> None:
+        """What was restored since in its place has not lost any."""
+        now, before = (Incarnation(pid=7, start=start, boot="b") for start in (20, 10))
+        path = left_behind(tmp_path, DestinationState.RUNNING, root=now).path.parent
+        with Keeping.begin(path) as keeping:
+            keeping.leave(told=False, failed="no page", root=before)
+        assert not lost(path)
+        assert not (path / "KEEP").exists()
+        assert not (path / "images").exists()
+        with Keeping.begin(path) as keeping:
+            keeping.leave(told=False, failed="no page", root=now)
+        assert lost(path) == "no page"
+
+    @pytest.mark.parametrize(
+        "state", [DestinationState.IMAGES, DestinationState.AGAIN, DestinationState.READY]
+    )
+    def test_who_restores_it_again_does_not_wait_for_a_keeper(
+        self, tmp_path: Path, state: DestinationState, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor does that wait for the one who restores it: it ends while that has the directory."""
+        monkeypatch.setattr("phaul.destination.incoming._AGENT_ENDS_S", 3600.0)
+        now, before = (Incarnation(pid=7, start=start, boot="b") for start in (20, 10))
+        path = left_behind(tmp_path, state, root=now).path.parent
+        agent = Incoming.take_over(path)
+        assert agent is not None
+        with Keeping.begin(path) as keeping:
+            keeping.leave(told=False, failed="no page", root=before)
+        assert not keeps(path)
+        assert (path / "images/0").is_dir()
+        agent.close()
 
     @pytest.mark.parametrize("told", [True, False])
     @pytest.mark.parametrize("failed", ["", "no page"])

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,7 @@ from phaul.destination.leftovers import end_copy, runs
 from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord
+from phaul.subjects.proc import Proc, Stat
 from tests.unit.conftest import running, state
 from tests.unit.destination.dead import left_behind
 
@@ -57,4 +59,26 @@ async def test_what_stands_still_does_not_run(record: DestinationRecord, tmp_pat
     assert await runs(record, tmp_path)  # CRIU had let it go before
     os.kill(record.root.pid, signal.SIGKILL)
     await end_copy(record)
+    assert not await runs(record, tmp_path)
+
+
+@pytest.mark.parametrize("sign", ["Restoring FAILED", "SIGKILL", "exiting"])
+async def test_what_criu_has_given_up_does_not_run(
+    record: DestinationRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    """It writes its statistics then too, and what it killed is there for a moment still."""
+    (tmp_path / "stats-restore").touch()
+    assert await runs(record, tmp_path)
+    if sign == "Restoring FAILED":
+        (tmp_path / "restore.log").write_text(f"Error (criu/cr-restore.c:2311): {sign}.\n")
+    else:
+        process = Proc.process
+
+        def dying(self: Proc, pid: int) -> Stat | None:
+            found = process(self, pid)
+            if found is None:
+                return None
+            return replace(found, pending=256) if sign == "SIGKILL" else replace(found, flags=4)
+
+        monkeypatch.setattr(Proc, "process", dying)
     assert not await runs(record, tmp_path)
