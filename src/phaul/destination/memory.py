@@ -175,7 +175,7 @@ class LazyMemory:
             self._started.wait()
 
     def written(self, folder: Path) -> None:
-        """A page server has ended: index what it wrote, beside what comes next."""
+        """A round is in: index what was written, beside what comes next."""
         self._tasks.start_soon(self._add, folder)
 
     async def _add(self, folder: Path) -> None:
@@ -316,10 +316,12 @@ class LazyMemory:
         if self._sock.fileno() < 0:
             return
         with anyio.CancelScope(shield=True):
-            with suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            with anyio.move_on_after(_END_S):
-                await self.here.wait()  # nobody reads it any more
+            # It is told to end; who it is has to be heard before, so that it can be waited for.
+            for how in (socket.SHUT_WR, socket.SHUT_RDWR):
+                with suppress(OSError):
+                    self._sock.shutdown(how)
+                with anyio.move_on_after(_END_S):
+                    await self.here.wait()  # nobody reads it any more
             self._sock.close()
             if self._started.poll() is None:
                 self._started.kill()

@@ -54,6 +54,14 @@ async def test_it_ends_with_who_started_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_one_that_has_just_begun_has_ended_with_its_close(tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        found = await begin(tmp_path, tasks)
+        await found.close()
+        assert found.keeper is not None
+        assert not found.keeper.alive()
+
+
 async def test_nobody_waits_for_one_that_has_just_begun(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         found = await begin(tmp_path, tasks, "auto")
