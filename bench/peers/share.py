@@ -15,12 +15,10 @@ CRIU: Final = frozenset(
     {
         "CRIU's dump, to post-dump",
         "CRIU's end of the dump, with the kill",
-        "there: stop_iteration",
         "there: CRIU's restore, to post-restore",
         "there: CRIU's release",
     }
 )
-"""`stop_iteration` over there is the wait for the end of its page server."""
 WIRE: Final = frozenset({"an image, sent"})
 BEGINNING: Final = "the last beat"
 
