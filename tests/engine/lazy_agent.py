@@ -7,6 +7,7 @@ keeper, lets it run, and says `runs`; on
 `leave` it leaves as an agent does that has told its source; what fails is said as `failed ...`.
 """
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -81,4 +82,5 @@ async def main(incoming: Path) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig()  # what it warns of is seen where the test fails
     anyio.run(main, Path(sys.argv[1]))

@@ -40,7 +40,8 @@ INVENTORY: Final = "inventory.img"
 TREE: Final = "pstree.img"
 _PAGES_ID: Final = 1
 _AT_ONCE: Final = 512
-"""So many pages in all are restored at once, though they could be left to the daemon."""
+_PART: Final = 8
+"""So many pages in all, and one in so many, are restored at once, though they could be left."""
 
 
 def _where(flags: int) -> Where:
@@ -84,12 +85,16 @@ class Chain:
         if self._newest != images:
             self.add(images)
         (daemon / f"pages-{_PAGES_ID}.img").touch(mode=0o600)
-        left = _AT_ONCE
+        maps = {
+            process: for_restore(found, lazy_spans(read_areas(images / f"mm-{process}.img")))
+            for process, found in self._found.items()
+        }
+        lazy = sum(r.pages for told in maps.values() for r in told.ranges if is_lazy(r))
+        left = min(_AT_ONCE, lazy // _PART)
         for process, found in self._found.items():
             path = images / f"pagemap-{process}.img"
             memory = f"mm-{process}.img"
-            told = for_restore(found, lazy_spans(read_areas(images / memory)))
-            told, taken = small_at_once(told, left)
+            told, taken = small_at_once(maps[process], left)
             left -= taken
             if told.ranges != found.ranges:
                 # Another file, then renamed: CRIU's own may be the one file of two directories.

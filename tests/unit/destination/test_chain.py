@@ -44,7 +44,7 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: Path) -> None:
-    own = ((0, 2, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT), (16, 3, LAZY))
+    own = ((0, 1, LAZY | PRESENT), (1, 1, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT), (16, 3, LAZY))
     last = write_round(tmp_path / "2", *own)
     write_metadata(last)
     daemon = tmp_path / "lazy"
@@ -52,22 +52,23 @@ def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: 
     assert needed(last) == {"inventory.img", "mm-7.img", "pstree.img"}
     chain.finish(last, daemon)
     told = [
-        (0, 2, PRESENT),
+        (0, 1, PRESENT),
+        (1, 1, LAZY | PRESENT),
         (2, 6, PARENT | LAZY),
         (8, 6, PARENT),
         (14, 2, PRESENT),
         (16, 3, LAZY),
     ]
     assert by_number(last) == told
-    assert by_number(daemon) == [(2, 6, LAZY), (16, 3, LAZY)]
-    assert chain.lazy == {7: ((2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
+    assert by_number(daemon) == [(1, 7, LAZY), (16, 3, LAZY)]
+    assert chain.lazy == {7: ((PAGE_SIZE, 1), (2 * PAGE_SIZE, 6), (16 * PAGE_SIZE, 3))}
     assert chain.elsewhere == {7: ((16 * PAGE_SIZE, 3),)}
     assert sorted(path.name for path in daemon.iterdir()) == [
         "mm-7.img",
         "pagemap-7.img",
         "pages-1.img",
     ]
-    assert chain.index.find(7, 0, 9) == Piece(2, 0, 2)
+    assert chain.index.find(7, 0, 9) == Piece(2, 0, 1)
     assert chain.index.find(7, 2 * PAGE_SIZE, 9) == Piece(0, 2 * PAGE_SIZE, 2)
     assert chain.index.find(7, 4 * PAGE_SIZE, 9) == Piece(1, 0, 2)
     chain.close()
