@@ -44,7 +44,13 @@ def chain(tmp_path: Path) -> Chain:
 
 
 def test_the_final_dump_is_told_anew_and_for_the_daemon(chain: Chain, tmp_path: Path) -> None:
-    own = ((0, 1, LAZY | PRESENT), (1, 1, LAZY | PRESENT), (2, 12, PARENT), (14, 2, PRESENT), (16, 3, LAZY))
+    own = (
+        (0, 1, LAZY | PRESENT),
+        (1, 1, LAZY | PRESENT),
+        (2, 12, PARENT),
+        (14, 2, PRESENT),
+        (16, 3, LAZY),
+    )
     last = write_round(tmp_path / "2", *own)
     write_metadata(last)
     daemon = tmp_path / "lazy"
