@@ -221,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb = add("up", _up, "boot both guests and keep them up until ^C")
     verb.add_argument("--memory", type=int, default=2048, metavar="MIB", help="of each guest")
-    verb.add_argument("--cpus", type=int, default=2, help="of each guest")
+    verb.add_argument("--cpus", type=int, default=1, help="of each guest; more are not stable")
     verb.add_argument("--thp", choices=["never", "madvise", "always"], default="never")
     verb.add_argument("--persistent", action="store_true", help="disks outlive a power cut")
     verb.add_argument("--src-image", choices=["current", "compat"], default="current")

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 def test_failures_in_the_middle_of_a_round_and_after_rounds(lab: Lab) -> None:
     which = "memory_channel or new_chain or cancel or dump_that or restore_that"
     said = run_pytest(lab.src, "tests/engine/test_failures.py", "-k", which)
-    assert "7 passed" in said
+    assert "6 passed" in said
 
 
 def test_moves_by_pre_copy_on_one_machine(lab: Lab) -> None:

@@ -49,8 +49,7 @@ def test_split_they_add_nothing(lab: Lab, victim: Callable[..., Subject], comman
     subject.only_on(lab.dst, lab.src)
     subject.counts_on(lab.dst)
     report = outcome.json["report"]
-    first, *later = report["rounds"]
-    assert first["pages"] >= _PAGES
+    later = report["rounds"][1:]
     assert later
     assert all(r["pages"] < _PAGES // 8 for r in [*later, report["final"]]), report
     assert report["split"]["split_bytes"] > 32 << 20
