@@ -193,17 +193,17 @@ def measure(
     found = moved.check(_S)
     if not found.ok:
         raise SystemExit(f"the victim is not whole: {found.problems}")
-    gap = max(found.gaps, key=lambda each: each["ms"])
+    gap = found.max_gap_ms / 1e3
     spans = sorted(
         [*watch.spans, *json.loads((folder / "agent.json").read_text())], key=lambda each: each[1]
     )
-    beat = gap["at"] + gap["ms"] / 1e3
+    beat = found.data["max_gap_at"] + gap
     frozen = next(begun for name, begun, _ in spans if name == "freeze")
     parts: Sample = {}
     for name, begun, ended in spans:
         parts[name] = parts.get(name, 0.0) + ended - begun
     sample = {
-        "gap": gap["ms"] / 1e3,
+        "gap": gap,
         "beat": beat - frozen,
         "trip": trip,
         # What comes after the restore, and what waits before it: all that the two kinds differ in.

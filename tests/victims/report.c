@@ -27,7 +27,7 @@ static struct problems *passing, *lasting;
 
 static struct {
 	uint64_t counter, inverted; /* the same number twice, so that a torn one is seen */
-	int64_t started, last, largest, largest_ever;
+	int64_t started, last, largest, largest_at, largest_ever;
 	uint64_t ngaps;
 	struct {
 		int64_t at, ns;
@@ -107,8 +107,10 @@ static void note_gap(int64_t now, int64_t gap)
 {
 	uint64_t slot;
 
-	if (gap > beats.largest)
+	if (gap > beats.largest) {
 		beats.largest = gap;
+		beats.largest_at = now - gap;
+	}
 	if (gap > beats.largest_ever)
 		beats.largest_ever = gap;
 	/* A clock that was set back is worth a line too: it makes all gaps doubtful. */
@@ -197,6 +199,7 @@ static void put_beats(void)
 	victim_put_u64("counter", beats.counter);
 	victim_put_u64("counter_at", (uintptr_t)&beats.counter);
 	victim_put_ms("max_gap_ms", beats.largest);
+	fprintf(out, ", \"max_gap_at\": %.6f", (double)beats.largest_at / 1e9);
 	victim_put_ms("max_gap_ever_ms", beats.largest_ever);
 	victim_put_ms("window_ms", beats.last - beats.started);
 	victim_put_u64("gap_count", beats.ngaps);

@@ -75,7 +75,7 @@ class Cage:
     def prepare(self, pid: int) -> None:
         """Put a worker of CRIU in that may become the restoring one; it is idle, or will be.
 
-        It takes 5 to 20 ms (see Apart), in which nothing waits; `hold` then takes 0.2 ms.
+        It takes 5 to 20 ms (see Apart), and so is done before the freeze; `hold` takes 0.2 ms then.
         """
         with self._lock:
             self._put_in(pid)

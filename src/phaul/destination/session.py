@@ -146,6 +146,7 @@ class DestinationSession:
         self._channel.check()
         images = self._work.next()
         try:
+            await self._confine_worker()
             reception = await self._pages.start(images, self._channel.criu_fd)
         except BaseException:
             await self._fail()
@@ -153,14 +154,20 @@ class DestinationSession:
         self._iteration = Iteration(reception)
         self._tasks.start_soon(self._watch, self._iteration)
 
+    async def _confine_worker(self) -> None:
+        """Have the one that restores stand in its cage, while the process still runs.
+
+        A CRIU that dumps on the same kernel would wait for that change of groups, 10 ms.
+        """
+        with suppress(CriuNotFound):  # then who needs the worker says so
+            self._workers.prepare()
+        if self._cage is not None and (waiting := self._workers.waiting):
+            await in_thread(self._cage.prepare, waiting.process.pid)
+
     async def _watch(self, iteration: Iteration) -> None:
         # While the source sends, nobody else would notice that the reception has failed: this
         # process has the socket open, so the source would wait for a reader for ever.
         try:
-            with suppress(CriuNotFound):  # then who needs the worker says so
-                self._workers.prepare()  # again, after a failed attempt
-            if self._cage is not None and (waiting := self._workers.waiting):
-                self._tasks.start_soon(in_thread, self._cage.prepare, waiting.process.pid)
             await iteration.reception.wait()
             self._pages.received(iteration.reception)
             if self.memory is not None:
@@ -208,9 +215,7 @@ class DestinationSession:
         self._channel.check()
         self._work.next().link()
         self.follows = True
-        self._workers.prepare()  # the one that restores
-        if self._cage is not None and (waiting := self._workers.waiting):
-            await in_thread(self._cage.prepare, waiting.process.pid)
+        await self._confine_worker()
         await self.memory.follow(self._channel.criu_fd)
 
     async def new_chain(self, memory_fd: int) -> None:

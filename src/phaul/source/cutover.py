@@ -130,6 +130,7 @@ class Cutover:
                 log_level=context.config.log_level,
             )
             with context.canceller.window():
+                await self._ownership.warm_up()
                 self._ownership.freeze()
                 async with beside() as readying:
                     readying.start_soon(self._ownership.get_ready, self._at_home)

@@ -92,6 +92,14 @@ class Ownership:
         """Where the source stands."""
         return self._owner.state
 
+    async def warm_up(self) -> None:
+        """Spare the dump a wait, before the tree is frozen for it; see `TreeLock.warm`.
+
+        CRIU reads the tree's groups, and would wait for whoever waits to change one: 10 to 16 ms.
+        """
+        if self._lock is not None:
+            await anyio.to_thread.run_sync(self._lock.warm)
+
     def freeze(self) -> None:
         """CRIU is asked for the final dump."""
         self._owner.freeze()
