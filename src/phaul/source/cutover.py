@@ -112,6 +112,7 @@ class Cutover:
         """
         if self._operation is not None or not self._started:
             raise UsageError("the tree can be dumped only once")
+        await self._ownership.warm_up()
         context = self._context
         self._begun = time.monotonic()
         images = context.work_dir.next()
@@ -130,7 +131,6 @@ class Cutover:
                 log_level=context.config.log_level,
             )
             with context.canceller.window():
-                await self._ownership.warm_up()
                 self._ownership.freeze()
                 async with beside() as readying:
                     readying.start_soon(self._ownership.get_ready, self._at_home)
