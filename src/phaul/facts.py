@@ -1,7 +1,8 @@
 """What a process tree really uses, as plain facts: filled in by `subjects`, judged by `plan`.
 
-Used in preflight, on the source.  Pure: types alone.  PIDs are as phaul's own PID namespace has
-them, sizes are bytes.  Facts name a process that has the thing; there may be more.
+Used in preflight, on the source.  Pure: types, and what is worth telling.  PIDs are as phaul's own
+PID namespace has them, sizes are bytes.  Facts name a process that has the thing; there may be
+more.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from enum import Enum
 from typing import Final, Literal
 
 __all__ = [
+    "AMPLIFIED",
     "NAMESPACE_KINDS",
     "Cgroup",
     "Fate",
@@ -50,6 +52,8 @@ NAMESPACE_KINDS: Final[tuple[NamespaceKind, ...]] = (
     "cgroup",
     "time",
 )
+AMPLIFIED: Final = 1.5
+"""Huge pages that have less than so many times sent of what is written are not worth a word."""
 _MOST_PATH: Final = 4095
 FileUse = Literal["exe", "mapped", "open", "cwd", "root", "inotify", "unix"]
 LockKind = Literal["POSIX", "FLOCK", "OFDLCK", "LEASE", "other"]

@@ -5,6 +5,7 @@ Made on the source.  Pure.
 
 from typing import Final
 
+from phaul.facts import AMPLIFIED
 from phaul.plan.plan import Plan, Way
 from phaul.plan.wishes import OnTimeout, Wishes
 from phaul.policy.prediction import (
@@ -18,8 +19,6 @@ from phaul.policy.prediction import (
 __all__ = ["make_plan"]
 
 _MIB = 1 << 20
-_TELLING: Final = 1.5
-"""Less than so many times is not worth a word."""
 BOTH_NEEDED: Final = (
     "until the last page is there both hosts are needed: a source that is lost loses the process"
 )
@@ -89,7 +88,7 @@ def _dirty(costs: Costs, splits: int | None, times: float | None) -> str:
     if costs.dirty_rate is None:
         return "how fast it dirties its memory is not known yet"
     said = f"it dirties {costs.dirty_rate / _MIB:.1f} MiB/s, measured"
-    if times is None or times < _TELLING:
+    if times is None or times < AMPLIFIED:
         return said
     if splits is not None:
         return f"{said}, when its huge pages are split"

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from phaul.errors import NotConverged
+from phaul.facts import AMPLIFIED
 from phaul.plan import OnTimeout, Wishes
 from phaul.policy import Verdict
 from phaul.policy.choice import Cancel, Choice, PostCopy, Throttle, act
@@ -26,8 +27,6 @@ _CHOICES: Final[Mapping[OnTimeout, Choice]] = {
     OnTimeout.THROTTLE: Choice.THROTTLE,
     OnTimeout.POSTCOPY: Choice.POST_COPY,
 }
-_MUCH: Final = 1.5
-"""What huge pages add is named if it is so many times what was written."""
 
 
 class DowntimeJudge:
@@ -88,7 +87,7 @@ class DowntimeJudge:
 
     def _remedy(self, last: Round, choice: Choice, downtime_s: float) -> str:
         remedy = _remedy(choice, downtime_s)
-        if self._can_split and last.amplification is not None and last.amplification >= _MUCH:
+        if self._can_split and last.amplification is not None and last.amplification >= AMPLIFIED:
             return f"have its huge pages split (--split-huge-pages), {remedy}"
         return remedy
 

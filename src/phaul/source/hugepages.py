@@ -20,6 +20,7 @@ import anyio.to_thread
 import msgspec
 
 from phaul.errors import PhaulError
+from phaul.facts import AMPLIFIED
 from phaul.report import Amplified, HugePagesSplit, Round
 from phaul.report.events import EventHandler
 from phaul.report.report import PAGE_SIZE, Split
@@ -37,8 +38,6 @@ _MOST_S: Final = 30.0
 """For a mapping of many TiB with a huge page here and there: what is left then is left."""
 _REST: Final = 20.0
 """After a look comes a rest of so many times as long: it takes a twentieth of the time at most."""
-_TELLING: Final = 1.5
-"""Less than so many times is not worth a word."""
 
 _logger = logging.getLogger("phaul")
 
@@ -133,7 +132,7 @@ class HugePages:
     def tell(self, made: Round) -> None:
         """Say it of a round, the first time that it is much."""
         times = made.amplification
-        if times is not None and times >= _TELLING and not self._told:
+        if times is not None and times >= AMPLIFIED and not self._told:
             self._told = True
             self._emit(
                 Amplified(times=times, huge_bytes=made.huge_bytes, can_split=self._can_split)

@@ -17,6 +17,7 @@ from phaul.source.slowing import Slowing
 from phaul.storage.aftermath import OWED
 from tests.unit.conftest import Ends, running
 from tests.unit.scenario import Dump, Fault
+from tests.unit.source.remote import Remote
 from tests.unit.source.slow import FakeSlow
 
 pytestmark = pytest.mark.anyio
@@ -49,19 +50,6 @@ class Local:
         if self.error is not None:
             raise self.error
         return None
-
-
-class Remote:
-    """The other end's server, called in a thread."""
-
-    def __init__(self, ends: Ends) -> None:
-        self.ends = ends
-
-    async def start_iteration(self) -> None:
-        await anyio.to_thread.run_sync(self.ends.remote.start_iteration)
-
-    async def stop_iteration(self) -> None:
-        await anyio.to_thread.run_sync(self.ends.remote.stop_iteration)
 
 
 @dataclass(frozen=True)

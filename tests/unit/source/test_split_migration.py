@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
-import anyio.to_thread
 import pytest
 
 from phaul.errors import CutoverFailed, RoundFailed
@@ -19,6 +17,7 @@ from phaul.subjects.huge import HUGE_PAGE
 from phaul.subjects.khugepaged import WAITS_MS
 from tests.unit.conftest import Ends, running
 from tests.unit.scenario import Dump, Fault
+from tests.unit.source.remote import Remote
 from tests.unit.subjects.fake_huge import FakeHuge
 
 pytestmark = pytest.mark.anyio
@@ -48,19 +47,6 @@ class Local:
         if self.error is not None:
             raise self.error
         return None
-
-
-class Remote:
-    """The other end's server, called in a thread."""
-
-    def __init__(self, ends: Ends) -> None:
-        self.ends = ends
-
-    async def start_iteration(self) -> None:
-        await anyio.to_thread.run_sync(self.ends.remote.start_iteration)
-
-    async def stop_iteration(self) -> None:
-        await anyio.to_thread.run_sync(self.ends.remote.stop_iteration)
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,17 @@
 Goes to stdout at a migration's end, on the host where the command was typed.  Pure.
 """
 
-from typing import Final
-
 import msgspec
 
 from phaul.cli.render.look import PLAIN, Look, Row, labelled
 from phaul.cli.render.outcome import Moved
+from phaul.facts import AMPLIFIED
 from phaul.report import Downtime, Report, Round
 from phaul.report.report import PAGE_SIZE
 from phaul.report.status import RoundDone
 from phaul.report.units import duration, rate, size, slowed
 
 __all__ = ["downtime_text", "report_text", "result_json", "result_text", "round_text"]
-
-
-_TELLING: Final = 1.5
-"""Less than so many times is not worth a word."""
 
 
 def result_text(report: Report, look: Look = PLAIN) -> str:
@@ -66,7 +61,7 @@ def round_text(done: Round | RoundDone, *, verbose: bool = False, dirty: bool = 
         said.append(f"downtime now about {duration(done.predicted_downtime_s)}")
     if done.share < 1:
         said.append(slowed(done.share))
-    if done.amplification is not None and done.amplification >= _TELLING:
+    if done.amplification is not None and done.amplification >= AMPLIFIED:
         said.append(f"by huge pages about {done.amplification:.0f} times what was written")
     elif done.huge_bytes and done.amplification is None:
         said.append(f"up to {size(done.huge_bytes)} in huge pages")

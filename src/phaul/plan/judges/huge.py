@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from phaul.errors import PhaulError
-from phaul.facts import Memory
+from phaul.facts import AMPLIFIED, Memory
 from phaul.plan.judges.words import Verdict, size
 from phaul.protocol.preflight import Finding
 
@@ -15,7 +15,6 @@ __all__ = ["HugeFacts", "judge_huge", "many"]
 
 _LARGE: Final = 32 << 20
 _SHARE: Final = 0.25
-_TELLING: Final = 1.5
 
 
 @dataclass
@@ -61,7 +60,7 @@ def _thp(facts: HugeFacts) -> list[Finding]:
         f"{size(huge)} of {size(memory.private)} in transparent huge pages: one byte written is "
         "2 MiB to be sent again"
     )
-    if facts.times is not None and facts.times >= _TELLING:
+    if facts.times is not None and facts.times >= AMPLIFIED:
         what += f", now about {facts.times:.0f} times what is written to them"
     verdict.warn(what, _UNLESS_SPLIT if facts.obstacle is not None else _SPLIT)
     return [*verdict.close("")]
