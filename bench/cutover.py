@@ -270,8 +270,8 @@ def judge(pairs: list[dict[str, Sample]]) -> tuple[list[float], list[float], lis
         [pair["two-phase"][name] - pair["original"][name] for pair in pairs]
         for name in ("gap", "own")
     )
-    # One round trip and the kill, as they were in that very turn.
-    allowed = [pair["two-phase"]["trip"] + pair["two-phase"]["part kill"] for pair in pairs]
+    # One round trip and the kill, as it is left to CRIU, in that very turn.
+    allowed = [pair["two-phase"]["trip"] + pair["original"]["part kill"] for pair in pairs]
     return gaps, own, allowed
 
 

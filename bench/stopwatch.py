@@ -69,6 +69,7 @@ def source_steps(watch: Stopwatch) -> None:
     watch.on(Caller, "restore", "restore, asked for")
     watch.on(Ownership, "decide", "decide")
     watch.on(Cutover, "commit", "commit, in all")
+    watch.on(Ownership, "kill", "kill")
     watch.on(Ownership, "gone", "gone, looked at")
     watch.on(Counterpart, "_release", "commit's round trip")
     watch.on(Ownership, "tidy", "tidy")

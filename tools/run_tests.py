@@ -8,16 +8,20 @@
     vm       two guests
     faults-vm  each fault at each moment of a migration between two guests; not in `make test`
 
-Nothing is left behind when this is killed: pytest and the sandbox end with it.
+The guests leave a processor free most of the time: what works natively runs beside them, and is
+shown when it has ended.  Nothing is left behind when this is killed: pytest and the sandbox end
+with it.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +33,13 @@ PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
 PR_SET_PDEATHSIG = 1
 SANDBOX_PYTHON = "3.14"
 FAULTS = "tests/vm/faults"
+REPORTS = ROOT / "build" / "reports"
+"""Here, and not in /tmp: nothing is left when we are killed."""
+LONGEST = "vm"
+BESIDE = ("engine", "hosts", "faults", "lab")
+"""What runs beside it; they share the pipes' limit and the hosts' cgroups, so one after another."""
+NICE = 5
+TO_END_S = 120
 
 
 @dataclass
@@ -46,6 +57,7 @@ class Count:
             self.failed += 1
             return
         for suite in ET.parse(report).getroot().iter("testsuite"):
+            self.seconds += float(suite.get("time", 0))
             tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
             failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             self.failed += failed
@@ -84,11 +96,15 @@ def unit(report: Path) -> int:
     return on_host(report, ["tests/unit"], "--numprocesses=2", "--dist=worksteal")
 
 
+def needed_inside() -> Path:
+    """Have the victims and the requirements for where CRIU works; the folder of these."""
+    build(ROOT / "build" / "victims")
+    return site_packages(SANDBOX_PYTHON, "requirements-test.txt")
+
+
 def prepared_sandbox(*binds: str) -> Sandbox:
     """The sandbox with the project, its requirements and the victims, all compiled."""
-    victims = ROOT / "build" / "victims"
-    build(victims)
-    site = site_packages(SANDBOX_PYTHON, "requirements-test.txt")
+    site = needed_inside()
     # Compiled here, as all that the sandbox sees is read-only: what is up to date is left as it is.
     cache = ROOT / "build" / f"pycache-{SANDBOX_PYTHON}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -156,33 +172,81 @@ SUITES: dict[str, Callable[[Path], int]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    """Run the suites named; the status is 0 if all passed."""
-    end_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    counts: dict[str, Count] = {}
+def report_of(name: str) -> Path:
+    """A suite's JUnit file."""
+    return REPORTS / f"{name}.xml"
+
+
+def run(names: list[str]) -> int:
+    """Run suites, one after another; the status is 0 if all passed."""
     status = 0
-    reports = (
-        ROOT / "build" / "reports"
-    )  # here, and not in /tmp: nothing is left when we are killed
-    reports.mkdir(parents=True, exist_ok=True)
     for name in names:
         print(f"== {name}", flush=True)
-        report = reports / f"{name}.xml"
-        report.unlink(missing_ok=True)
-        begun = time.monotonic()
-        code = SUITES[name](report)
-        count = counts[name] = Count(seconds=time.monotonic() - begun)
-        count.add(report)
-        status = status or code
+        status = SUITES[name](report_of(name)) or status
+    return status
+
+
+@contextmanager
+def beside(names: list[str]) -> Iterator[Callable[[], int]]:
+    """Have suites run in a process of their own; what is given waits for it, shows its output."""
+    if not names:
+        yield lambda: 0
+        return
+    needed_inside()  # once, as both sides need it
+    said = REPORTS / "beside.log"
+    with said.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tools.run_tests", "--part", *names],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
+        )
+
+    def wait() -> int:
+        try:
+            return process.wait()
+        finally:
+            print(said.read_text(errors="replace"), end="", flush=True)
+
+    try:
+        yield wait
+    finally:
+        process.terminate()
+        try:
+            process.wait(TO_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main(names: list[str]) -> int:
+    """Run the suites named, and say what they came to; the status is 0 if all passed."""
+    end_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if names[:1] == ["--part"]:
+        os.nice(NICE)  # the guests are what is waited for
+        return run(names[1:])
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        report_of(name).unlink(missing_ok=True)
+    at = names.index(LONGEST) if LONGEST in names else len(names)
+    others = [name for name in names[:at] if name in BESIDE and LONGEST in names]
+    begun = time.monotonic()
+    status = run([name for name in names[:at] if name not in others])
+    with beside(others) as wait:
+        status = run(names[at:]) or status
+        status = wait() or status
+    counts = {name: Count() for name in names}
     print()
     for name, count in counts.items():
+        count.add(report_of(name))
         print(
             f"{name:<7} {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
             f"in {count.seconds:.0f} s"
         )
     passed, failed = (sum(getattr(c, k) for c in counts.values()) for k in ("passed", "failed"))
-    print(f"{passed} passed, {failed} failed")
+    print(f"{passed} passed, {failed} failed in {time.monotonic() - begun:.0f} s")
     return status or (1 if failed or not passed else 0)
 
 

@@ -80,7 +80,7 @@ def migrate(folder: Path, line: Line | None, pid: str, options: Sequence[str]) -
     watch, ends = Stopwatch(), list[End]()
     source_steps(watch)
     watch.on(Operation, "until", "CRIU's dump, to post-dump")
-    watch.on(Operation, "finish", "CRIU's end of the dump, with the kill")
+    watch.on(Operation, "finish", "CRIU's end of the dump")
     watch.on(Caller, "send_image", "an image, sent")
 
     def connect(agent: Sequence[str] = ()) -> End:

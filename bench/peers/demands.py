@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from bench.peers.results import PlaceResults, Results, Sample
 from bench.peers.scenarios import PLAIN_MB, Place, Scenario, churning, scaling
 
@@ -149,9 +151,16 @@ DEMANDS: Final = (
 
 
 def demanded(demands: Iterable[Demand], place: Place) -> tuple[Scenario, ...]:
-    """The scenarios that the demands need in a place."""
-    sides = [side for demand in demands if demand.place == place for side in demand.sides]
-    return tuple(dict.fromkeys(side.scenario for side in sides))
+    """The scenarios that the demands need in a place, each with those who are judged in it."""
+    needed: dict[Scenario, list[str]] = {}
+    for side in (s for demand in demands if demand.place == place for s in demand.sides):
+        names = needed.setdefault(side.scenario, [])
+        if side.contender not in names:
+            names.append(side.contender)
+    return tuple(
+        msgspec.structs.replace(scenario, contenders=tuple(names))
+        for scenario, names in needed.items()
+    )
 
 
 def judge(demand: Demand, results: Results) -> Judged:

@@ -14,7 +14,6 @@ __all__ = ["BEGINNING", "CRIU", "WIRE", "own_share", "within"]
 CRIU: Final = frozenset(
     {
         "CRIU's dump, to post-dump",
-        "CRIU's end of the dump, with the kill",
         "there: CRIU's restore, to post-restore",
         "there: CRIU's release",
     }

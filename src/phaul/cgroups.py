@@ -205,14 +205,22 @@ class Cgroups:
 
         One that is gone is empty.  `timeout` is in seconds.
         """
+        if not self.send_kill(group) and self.exists(group):
+            self._kill_each(group, timeout)
+        self.wait_empty(group, timeout)
+
+    def send_kill(self, group: str) -> bool:
+        """Have the kernel send SIGKILL to all in a group and below it; waits for nothing.
+
+        False where it cannot, before Linux 5.14, or the group is gone.
+        """
         try:
             self._write(group, "cgroup.kill", "1")
         except FileNotFoundError:
-            if self.exists(group):  # before Linux 5.14
-                self._kill_each(group, timeout)
+            return False
         except OSError as error:
             raise self._error(f"cgroup {group} cannot be killed", error) from error
-        self.wait_empty(group, timeout)
+        return True
 
     def _kill_each(self, group: str, timeout: float) -> None:
         until = time.monotonic() + timeout

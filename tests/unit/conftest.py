@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from phaul import Client, Config, Criu, Event, Server
+from phaul.subjects.proc import Proc
 from tests.unit.scenario import Note, Scenario, read_notes
 
 # How long an example takes is the machine's business.  `make test` tries the same examples each
@@ -36,6 +37,12 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def dead(pid: int) -> bool:
+    """Whether a process has ended, or has got its SIGKILL: it is never again in its own code."""
+    stat = Proc().process(pid)
+    return stat is None or stat.state in "ZX" or stat.dying
 
 
 def running(pid: int) -> bool:
@@ -165,7 +172,7 @@ class Embedder:
         return self.release
 
     def release(self) -> None:
-        self.steps.append(f"release {state(self.victim)}")
+        self.steps.append(f"release {'Z' if dead(self.victim) else state(self.victim)}")
         self.server.release()
 
 

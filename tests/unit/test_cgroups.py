@@ -163,9 +163,11 @@ def test_a_group_from_its_making_to_its_end(cgroups: FakeCgroups) -> None:
     assert cgroups.frozen("/a")
     cgroups.thaw("/a")
     assert not cgroups.frozen("/a")
+    assert cgroups.send_kill("/a")
     cgroups.kill("/a", 1)
     cgroups.remove("/a")
     assert not cgroups.exists("/a")
+    assert not cgroups.send_kill("/a")
 
 
 def test_one_that_is_gone_is_empty(cgroups: FakeCgroups) -> None:

@@ -55,10 +55,13 @@ def _compile(name: str, outdir: Path, compiler: str) -> Path:
 
 
 def _copy(name: str, outdir: Path) -> Path:
+    copy = outdir / name
+    if copy.exists() and copy.read_bytes() == (HERE / name).read_bytes():
+        return copy
     fresh = outdir / f".{name}.{os.getpid()}"
     shutil.copy(HERE / name, fresh)
     fresh.chmod(0o755)
-    return fresh.rename(outdir / name)
+    return fresh.rename(copy)
 
 
 def build(outdir: Path) -> dict[str, Path]:

@@ -34,7 +34,10 @@ __all__ = ["Moved", "pack", "splice", "unpack_all"]
 
 @dataclass(eq=False)
 class Moved:
-    """The bytes of one direction so far: `wire` on the network, `memory` before compression."""
+    """The bytes of one direction so far: `wire` on the network, `memory` before compression.
+
+    Each is counted before it goes: whoever hears an answer to it finds it here.
+    """
 
     wire: int = 0
     memory: int = 0
@@ -78,8 +81,8 @@ def pack(
                         return
                     bandwidth.wait()
                     begun = time.monotonic()
-                    target.sendall(HEADER.pack(Kind.RAW, count), socket.MSG_MORE)
                     moved.wire += HEADER.size
+                    target.sendall(HEADER.pack(Kind.RAW, count), socket.MSG_MORE)
                     _drain(reader, target, count, moved)
                     pace.sent(count, time.monotonic() - begun, blocked=blocked)
                     bandwidth.spend(HEADER.size + count)
@@ -121,28 +124,27 @@ def unpack_all(source: socket.socket, target: socket.socket, moved: Moved) -> No
             if source.recv_into(buffer, length, socket.MSG_WAITALL) < length:
                 raise _cut()
             memory = unpack(buffer[:length])
-            target.sendall(memory)
             moved.wire += length
             moved.memory += len(memory)
+            target.sendall(memory)
 
 
 def _send(target: socket.socket, packed: bytes | None, memory: memoryview, moved: Moved) -> None:
+    moved.memory += len(memory)
     if packed is None:
+        moved.wire += HEADER.size + len(memory)
         target.sendall(HEADER.pack(Kind.RAW, len(memory)), socket.MSG_MORE)
         target.sendall(memory)
-        moved.wire += HEADER.size + len(memory)
     else:
-        target.sendall(HEADER.pack(Kind.ZSTD, len(packed)) + packed)
         moved.wire += HEADER.size + len(packed)
-    moved.memory += len(memory)
+        target.sendall(HEADER.pack(Kind.ZSTD, len(packed)) + packed)
 
 
 def _drain(reader: int, target: socket.socket, count: int, moved: Moved) -> None:
+    moved.wire += count
+    moved.memory += count
     while count:
-        sent = os.splice(reader, target.fileno(), count)
-        count -= sent
-        moved.wire += sent
-        moved.memory += sent
+        count -= os.splice(reader, target.fileno(), count)
 
 
 def _cut() -> FrameError:

@@ -8,8 +8,8 @@ Runs on the source, after the pre-copy.  Whose the process is at each step is `O
                                      |
                          returns ----+---- raises
                             |                 |
-                     decided: CRIU kills      the second lock is given back, CRIU thaws it:
-                     the tree, none is left   it runs on here
+                     decided: the tree is     the second lock is given back, CRIU thaws it:
+                     killed, none is left     it runs on here
                             |
                     the caller's release
 """
@@ -81,7 +81,7 @@ class Cutover:
         if context.slowing is None:
             self._at_home.set()
         self._unlocked: Exception | None = None
-        self._begun = self._held = 0.0
+        self._begun = self._held = self._ended = 0.0
         self._number = 0
         self._relayed = context.channel.relayed_bytes
         self.last_images_dir = context.work_dir.last
@@ -237,19 +237,19 @@ class Cutover:
         self._ownership.decide()
 
     async def commit(self, release: Release | None) -> tuple[Round, Downtime]:
-        """Let CRIU kill the tree here, then let it run there.
+        """Kill the tree here, then let it run there.
 
-        Raises CutoverFailed if CRIU let it go instead, so that it runs on here; OutcomeUnknown if
-        the release fails.
+        Where no second lock holds it, CRIU has to kill it: raises CutoverFailed if it let it go
+        instead, so that it runs on here.  Raises OutcomeUnknown if the release fails.
         """
         operation = self.require_held()
         operation.timeout = self._context.config.timeouts.finish
         restored = time.monotonic()
         with anyio.CancelScope(shield=True):
-            await self._give_up(operation)
-            killed = time.monotonic()
             try:
                 async with beside(wait=True) as tasks:
+                    await self._give_up(operation, tasks)
+                    killed = time.monotonic()
                     tasks.start_soon(self._tell_gone)
                     if release is not None:
                         await self._release(release)
@@ -260,8 +260,27 @@ class Cutover:
                     _logger.warning("%s", failure)
         return self._account(operation, restored, killed, released if release else killed)
 
-    async def _give_up(self, operation: Operation) -> None:
-        """Have CRIU kill the tree, and see that it is gone; raises what `commit` does."""
+    async def _give_up(self, operation: Operation, tasks: TaskGroup) -> None:
+        """Have the tree killed, and see that it is gone; raises what `commit` does.
+
+        What the second lock holds is killed at once, and nobody waits for CRIU's end of the dump,
+        which is for one of the `tasks` then.
+        """
+        if self._ownership.locked:
+            await self._ownership.kill()
+            tasks.start_soon(self._end_dump, operation)
+            return
+        failed = await self._let_end(operation)
+        if not await self._ownership.gone():
+            raise await self._let_go(failed)
+        self._done_with(operation, failed)
+
+    async def _end_dump(self, operation: Operation) -> None:
+        """Let CRIU end a dump whose tree is gone: nothing depends on it any more."""
+        self._done_with(operation, await self._let_end(operation))
+
+    async def _let_end(self, operation: Operation) -> BaseException | None:
+        """Have CRIU go on to the end of the dump, where it kills the tree; returns what failed."""
         failed: BaseException | None = None
         try:
             await operation.release()
@@ -270,8 +289,10 @@ class Cutover:
             failed = error
             # Its end lets go of what it still holds of the tree; only then is that looked at.
             await operation.worker.close()
-        if not await self._ownership.gone():
-            raise await self._let_go(failed)
+        self._ended = time.monotonic()
+        return failed
+
+    def _done_with(self, operation: Operation, failed: BaseException | None) -> None:
         if failed is None:
             self._context.workers.retire(operation.worker)
         else:
@@ -286,9 +307,9 @@ class Cutover:
         wire = None if moved is None or self._relayed is None else moved - self._relayed
         since = self._begun - self._context.begun
         final = round_of(stats, self._number, self._held - self._begun, wire, since)
-        # CRIU's frozen time runs from the first frozen task to the kill; what we held is ours.
+        # CRIU's frozen time runs from the first frozen task to its end; what we held is ours.
         frozen = stats.frozen_us / 1e6
-        dump = frozen - stats.freezing_us / 1e6 - (killed - self._held)
+        dump = frozen - stats.freezing_us / 1e6 - ((self._ended or killed) - self._held)
         downtime = Downtime(
             freeze_s=stats.freezing_us / 1e6,
             dump_s=max(dump, 0.0),

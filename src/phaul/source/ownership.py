@@ -246,33 +246,42 @@ class Ownership:
     async def gone(self) -> bool:
         """See to it that the tree is gone, after CRIU was told to kill it; returns whether it is.
 
-        False where CRIU let all of it go instead, and no second lock held it: it runs on here.
-        Raises OutcomeUnknown if it can be neither killed nor shown to be whole.
+        For a tree that no second lock holds: false where CRIU let all of it go instead, so that it
+        runs on here.  Raises OutcomeUnknown if it can be neither killed nor shown to be whole.
         """
         left = tree_left(self._tree)
         until = time.monotonic() + _DYING_S
         while left is not Tree.GONE and time.monotonic() < until:
             await anyio.sleep(_POLL_S)
             left = tree_left(self._tree)
-        if left in (Tree.WHOLE, Tree.ROOT) and not self._groups:
+        if left in (Tree.WHOLE, Tree.ROOT):
             return False
         if left is not Tree.GONE:
             await self._end()
         self._owner.gone()
         return True
 
+    @property
+    def locked(self) -> bool:
+        """Whether the second lock holds the tree: it does not run, whoever lets go of it."""
+        return bool(self._groups)
+
     async def kill(self) -> None:
         """Kill the tree, which was decided, before CRIU does, and look that it is gone.
 
-        For a post-copy, in which CRIU would do it only when it has given all memory.  What has got
-        its SIGKILL is gone; that its memory is taken down is waited for by `tidy`.  Raises
-        OutcomeUnknown if it cannot be killed.
+        CRIU would take 22 ms for 200 tasks, natively, and in a post-copy do it only when it has
+        given all memory.  What has got its SIGKILL is gone; that its memory is taken down is waited
+        for by `tidy`.  Raises OutcomeUnknown if it cannot be killed.
         """
         with anyio.CancelScope(shield=True):
-            for one in self._tree:
-                one.signal(signal.SIGKILL)
+            if self._groups and self._lock is not None:
+                with suppress(CgroupError):  # then each gets its own
+                    self._lock.send_kill(self._groups)
             if tree_left(self._tree) is not Tree.GONE:
-                await self._end()
+                for one in self._tree:
+                    one.signal(signal.SIGKILL)
+                if tree_left(self._tree) is not Tree.GONE:
+                    await self._end()
         self._owner.gone()
 
     @property

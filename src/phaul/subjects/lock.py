@@ -2,11 +2,10 @@
 
 Taken in the cutover, on the source, while CRIU holds the tree in `post-dump`.  CRIU's own hold is
 ptrace's: it ends with CRIU, and CRIU ends with phaul.  A frozen group lasts until somebody thaws
-it, and is no obstacle to CRIU's kill.
+it, and what is in it can be killed at once.
 
-    available --> plan --> (journal) --> take --+--> give_back     it runs on here
-                                                +--> CRIU kills the tree --> give_back: removes
-                                                +--> kill          ends what is left of it
+    available --> plan --> (journal) --> take --+--> give_back           it runs on here
+                                                +--> send_kill --> kill  it is gone; removes them
 """
 
 import os

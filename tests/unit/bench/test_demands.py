@@ -91,7 +91,10 @@ def test_what_is_judged_is_measured(place: str) -> None:
         for side in demand.sides if demand.place == name else ():
             assert side.contender in run[side.scenario.same].contenders
             assert side.contender in side.scenario.contenders
-    assert {s.same for s in demanded(DEMANDS, name)} <= set(run)
+    measured = [(s.same, one) for s in demanded(DEMANDS, name) for one in s.contenders]
+    sides = [side for demand in DEMANDS if demand.place == name for side in demand.sides]
+    assert len(set(measured)) == len(measured)
+    assert set(measured) == {(side.scenario.same, side.contender) for side in sides}
 
 
 def test_scenarios_are_told_apart() -> None:

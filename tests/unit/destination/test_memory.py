@@ -1,5 +1,6 @@
 """Where a lazy restore is worth its while; a keeper that is of no use."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -135,9 +136,10 @@ async def test_one_that_dies_when_it_was_ready(
     async with anyio.create_task_group() as tasks:
         found = await began(tmp_path, tasks, images)
         assert found.keeper is not None
+        handle = os.pidfd_open(found.keeper.pid)
         found.keeper.signal(signal.SIGKILL)
         with anyio.fail_after(60):
-            while found.keeper.alive():
-                await anyio.sleep(0.005)
+            await anyio.wait_readable(handle)  # its last thread has ended: the socket is closed
+        os.close(handle)
         assert not await found.ready(images)
     assert "in full: here: the keeper of the memory has ended" in caplog.text

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from phaul.cgroups import LockedGroup
 from phaul.errors import CgroupError
@@ -48,6 +49,10 @@ class Lock:
         self._do("give_back")
         self._signal(groups, signal.SIGCONT)
 
+    def send_kill(self, groups: Iterable[LockedGroup]) -> None:
+        self._do("send_kill")
+        self._signal(groups, signal.SIGKILL)
+
     def kill(self, groups: Iterable[LockedGroup]) -> None:
         self._do("kill")
         self._signal(groups, signal.SIGKILL)
@@ -61,4 +66,5 @@ class Lock:
     @staticmethod
     def _signal(groups: Iterable[LockedGroup], number: int) -> None:
         for pid in (pid for each in groups for pid in each.pids):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""A tree that the source kills by itself, where CRIU would do it later."""
+"""A tree that the source kills by itself, before CRIU would."""
 
 import subprocess
 from collections.abc import Iterator
@@ -57,7 +57,17 @@ async def test_it_is_dead_before_its_lock_is_removed(
     assert made.state is SourceState.GONE
     until(lambda: not running(tree.pid))
     await made.tidy()
-    assert [step for step, _ in lock.done[2:]] == ["kill"] * second_lock
+    assert [step for step, _ in lock.done[2:]] == ["send_kill", "kill"] * second_lock
+
+
+async def test_where_the_kernel_kills_no_group_each_gets_its_own(
+    tree: "subprocess.Popen[bytes]", ledger: Ledger, lock: Lock
+) -> None:
+    made = await decided(tree, ledger, second_lock=True)
+    lock.fails["send_kill"] = CgroupError("no such kernel")
+    await made.kill()
+    assert made.state is SourceState.GONE
+    until(lambda: not running(tree.pid))
 
 
 async def test_what_does_not_die_by_us_is_killed_by_the_lock(
@@ -68,7 +78,7 @@ async def test_what_does_not_die_by_us_is_killed_by_the_lock(
 ) -> None:
     made = await decided(tree, ledger, second_lock=True)
     monkeypatch.setattr(Incarnation, "signal", lambda *_: False)
-    lock.fails["kill"] = CgroupError("it does not die")
+    lock.fails |= dict.fromkeys(("send_kill", "kill"), CgroupError("it does not die"))
     with pytest.raises(OutcomeUnknown, match="cannot be killed: it does not die"):
         await made.kill()
     lock.fails.clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from phaul.errors import CgroupError, LockUnavailable, OutcomeUnknown, ProtocolError, StateError
+from phaul.errors import CgroupError, LockUnavailable, ProtocolError, StateError
 from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import SourceState
 from phaul.protocol.settlement import Tree
@@ -95,15 +95,14 @@ async def test_the_way_to_the_other_side(subject: Subject, ledger: Ledger, lock:
     made = await locked(subject, ledger)
     made.decide()
     assert on_disk(ledger) is SourceState.DECIDED
-    os.killpg(subject.pid, signal.SIGKILL)
-    assert await made.gone()
+    await made.kill()
     assert made.state is SourceState.GONE
     await made.there()
     assert on_disk(ledger) is SourceState.THERE
     assert await made.tidy() == ()
     assert lock.done[-1] == ("kill", SourceState.THERE)
     assert await made.tidy() == ()
-    assert len(lock.done) == 3
+    assert len(lock.done) == 4
 
 
 async def test_it_is_written_that_it_is_back_before_it_runs(
@@ -301,8 +300,8 @@ async def test_under_the_lock_a_full_disk_keeps_nobody_from_the_decision(
     made.decide()
     assert made.state is SourceState.DECIDED
     assert on_disk(ledger) is SourceState.LOCKED
-    assert await made.gone()
-    assert [what for what, _ in lock.done] == ["plan", "take", "kill"]
+    await made.kill()
+    assert [what for what, _ in lock.done] == ["plan", "take", "send_kill"]
 
 
 class TestGone:
@@ -323,15 +322,6 @@ class TestGone:
         assert on_disk(ledger) is SourceState.BACK
         until(lambda: running(subject.pid))
 
-    async def test_all_of_it_is_left_and_locked(
-        self, subject: Subject, ledger: Ledger, lock: Lock
-    ) -> None:
-        made = await locked(subject, ledger)
-        made.decide()
-        assert await made.gone()
-        assert lock.done[-1] == ("kill", SourceState.DECIDED)
-        until(lambda: not running(subject.pid))
-
     async def test_the_root_is_gone(self, subject: Subject, ledger: Ledger) -> None:
         """CRIU has begun to kill: there is no way back, locked or not."""
         made = await locked(subject, ledger, second_lock=False)
@@ -340,17 +330,6 @@ class TestGone:
         os.kill(subject.pid, signal.SIGKILL)
         assert await made.gone()
         until(lambda: not any(running(pid) for pid in children))
-
-    async def test_what_cannot_be_killed(
-        self, subject: Subject, ledger: Ledger, lock: Lock
-    ) -> None:
-        made = await locked(subject, ledger)
-        made.decide()
-        lock.fails["kill"] = CgroupError("cgroup.kill is not to be had")
-        with pytest.raises(OutcomeUnknown, match=r"cgroup\.kill") as caught:
-            await made.gone()
-        assert f"PID {subject.pid}" in caught.value.fate
-        assert made.state is SourceState.DECIDED  # so no Commit is sent
 
 
 def incarnations(*pids: int) -> tuple[Incarnation, ...]:

@@ -133,6 +133,8 @@ def test_giving_back_goes_on_and_says_all_that_failed(lock: TreeLock, cgroups: F
 
 def test_killed(lock: TreeLock, cgroups: FakeCgroups) -> None:
     lock.take(PLAN)
+    lock.send_kill(PLAN)
+    assert "phaul" in str(cgroups.tree())
     lock.kill(PLAN)
     assert homes(cgroups) == [None, None, None]
     assert "phaul" not in str(cgroups.tree())
