@@ -187,6 +187,8 @@ def measure(
     for each in tree_pids(pid, Proc()):
         cgroups.move(each, GROUP)
     Victim(pid, file).check(_S)
+    # Else the syncs of one kind would bring to the disk what the other kind has left before it.
+    os.sync()
     watch.spans.clear()
     report, trip = anyio.run(partial(move, kind, pid, folder, delay_ms))
     moved = Victim(outer_pid(pid), file)

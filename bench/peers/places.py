@@ -80,7 +80,8 @@ def _guest(argv: list[str], memory_mib: int) -> Iterator[str]:
     from tools.guests import ENVIRONMENT, PROJECT, install, stage
 
     folder = stage()
-    with Lab(memory_mib=memory_mib, thp="never") as lab:
+    # Two processors, as both hosts are this one machine.
+    with Lab(memory_mib=memory_mib, thp="never", cpus=2) as lab:
         lab.dst.power_cut()  # both hosts are one machine here; the other would only take time
         install(lab.src, folder)
         with lab.src.spawn(argv, cwd=PROJECT, env=ENVIRONMENT) as command:

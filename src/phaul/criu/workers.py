@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from phaul.criu.engine import Engine, Facts
+from phaul.criu.perfhooks import PerfHooks
 from phaul.criu.swrk import Swrk
 from phaul.errors import CriuError, CriuUnfit
 
@@ -29,6 +30,7 @@ class Workers:
     pass_fds: tuple[int, ...] = ()
     _spare: Swrk | None = None
     _retired: list[Swrk] = field(default_factory=list)
+    _hooks: PerfHooks = field(default_factory=PerfHooks)
 
     async def __aenter__(self) -> Self:
         return self
@@ -49,6 +51,14 @@ class Workers:
         self._retired = [worker for worker in self._retired if not worker.reap()]
         if self._spare is None:
             self._spare = self.engine.worker(self.pass_fds)
+
+    def get_ready(self) -> None:
+        """Start the next one, which is going to freeze or to restore: it waits for no kernel then.
+
+        Raises CriuNotFound.
+        """
+        self._hooks.on()
+        self.prepare()
 
     @property
     def waiting(self) -> Swrk | None:
@@ -75,6 +85,7 @@ class Workers:
         retired, self._retired = self._retired, []
         for worker in [spare, *retired] if spare else retired:
             await worker.close()
+        self._hooks.off()
 
 
 async def examine_anew(engine: Engine) -> Facts:

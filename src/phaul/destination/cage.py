@@ -24,6 +24,7 @@ from typing import Final
 import anyio
 
 from phaul.cgroups import Cgroups, LockedGroup
+from phaul.destination.warmth import Warmth
 from phaul.errors import CgroupError, SubjectError
 from phaul.incarnation import Incarnation
 from phaul.subjects.apart import Apart
@@ -60,6 +61,7 @@ class Cage:
         self._since = 0
         self._adopts = self._over = False
         self._lock = threading.Lock()
+        self._warmth = Warmth(self._apart)
 
     @property
     def groups(self) -> tuple[LockedGroup, ...]:
@@ -71,6 +73,10 @@ class Cage:
         with suppress(CgroupError):
             return (self._planned(),)
         return ()
+
+    def keep_warm(self) -> None:
+        """The restore may come soon: see that it waits for no cgroups.  Does not block."""
+        self._warmth.begin()
 
     def prepare(self, pid: int) -> None:
         """Put a worker of CRIU in that may become the restoring one; it is idle, or will be.
@@ -147,10 +153,12 @@ class Cage:
         Those that came before stay this process's: `kill` still ends and reaps them.  Does not
         wait.
         """
+        self._warmth.end()
         self._adopt(False)
 
     def leave(self) -> None:
         """Move all that is caged back to the groups that it was in, and remove the cage."""
+        self._warmth.join()
         with self._lock:
             self._over = True
             self._adopt(False)
@@ -168,6 +176,7 @@ class Cage:
 
         Raises CgroupError if something is left.
         """
+        self._warmth.join()
         with self._lock:
             self._over = True
             try:

@@ -46,8 +46,7 @@ _logger = logging.getLogger("phaul")
 class Custody:
     """The custody of one migration; `record` is what the journal says.
 
-    `session` receives and restores; there is none where a dead agent's custody was taken over.
-    `tasks` outlives it.
+    `session` receives and restores; none where a dead agent's was taken over.  `tasks` outlives it.
     """
 
     def __init__(
@@ -107,8 +106,10 @@ class Custody:
 
     def caged(self) -> None:
         """There may be a cage now: if this process dies, it is found by its journal alone."""
-        if self._cage is not None and self._cage.groups != self.record.cage:
-            self._note(cage=self._cage.groups)
+        if self._cage is not None:
+            self._cage.keep_warm()  # a restore may be what comes next
+            if self._cage.groups != self.record.cage:
+                self._note(cage=self._cage.groups)
 
     def begun(self) -> None:
         """The next round is under way: beside it those before get to the disk."""

@@ -91,7 +91,7 @@ class DestinationSession:
         workers = Workers(self._engine)
         try:
             self.facts = self._given or await workers.examine()
-            workers.prepare()  # the one that restores
+            workers.get_ready()  # the one that restores
             self._work = WorkDir.open(self._config.work_dir, self._host)
         except BaseException:
             await workers.close()

@@ -246,29 +246,29 @@ class Cutover:
         operation.timeout = self._context.config.timeouts.finish
         restored = time.monotonic()
         with anyio.CancelScope(shield=True):
+            await self._give_up(operation)
+            killed = time.monotonic()
             try:
                 async with beside(wait=True) as tasks:
-                    await self._give_up(operation, tasks)
-                    killed = time.monotonic()
                     tasks.start_soon(self._tell_gone)
                     if release is not None:
                         await self._release(release)
                     released = time.monotonic()
                 await self._ownership.there()
             finally:
+                await self._end_dump(operation)
                 for failure in await self._ownership.tidy():
                     _logger.warning("%s", failure)
         return self._account(operation, restored, killed, released if release else killed)
 
-    async def _give_up(self, operation: Operation, tasks: TaskGroup) -> None:
+    async def _give_up(self, operation: Operation) -> None:
         """Have the tree killed, and see that it is gone; raises what `commit` does.
 
-        What the second lock holds is killed at once, and nobody waits for CRIU's end of the dump,
-        which is for one of the `tasks` then.
+        What the second lock holds is killed at once: CRIU's end of the dump, which takes the longer
+        the more memory it had, is left for when the copy runs.
         """
         if self._ownership.locked:
             await self._ownership.kill()
-            tasks.start_soon(self._end_dump, operation)
             return
         failed = await self._let_end(operation)
         if not await self._ownership.gone():
@@ -276,8 +276,9 @@ class Cutover:
         self._done_with(operation, failed)
 
     async def _end_dump(self, operation: Operation) -> None:
-        """Let CRIU end a dump whose tree is gone: nothing depends on it any more."""
-        self._done_with(operation, await self._let_end(operation))
+        """Let CRIU end the dump, if it still holds a tree that is gone."""
+        if operation.held is not None:
+            self._done_with(operation, await self._let_end(operation))
 
     async def _let_end(self, operation: Operation) -> BaseException | None:
         """Have CRIU go on to the end of the dump, where it kills the tree; returns what failed."""

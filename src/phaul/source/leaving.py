@@ -121,7 +121,7 @@ class Leaving(Cutover):
         if self._post is not None:
             await self._post.close()
 
-    async def _give_up(self, operation: Operation, tasks: TaskGroup) -> None:
+    async def _give_up(self, operation: Operation) -> None:
         """Kill the tree, and have CRIU give its memory; raises what `commit` does."""
         try:
             await self.post.hand_over(self._ownership.kill)

@@ -141,7 +141,7 @@ class SourceSession:
         stack.callback(channel.close)
         workers = Workers(self._engine, (channel.criu_fd,))
         await stack.enter_async_context(workers)
-        workers.prepare()
+        workers.get_ready()
         return channel, workers
 
     async def _prepare_and_move(

@@ -11,7 +11,6 @@ it, and what is in it can be killed at once.
 import os
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Final
 
 from phaul.cgroups import Cgroups, LockedGroup
@@ -35,18 +34,6 @@ class TreeLock(Apart):
 
     def __init__(self, cgroups: Cgroups | None = None) -> None:
         super().__init__(".lock", freeze=True, host=_HOST, cgroups=cgroups)
-
-    def warm(self) -> bool:
-        """Have `take` not wait for the kernel's readers, for the 15 ms that follow.
-
-        The first change of groups after a rest waits for an RCU grace period (10 to 20 ms; see
-        rcu_sync in the kernel's cgroup_threadgroup_rwsem); so one is made that changes nothing:
-        this process is moved to where it is.  False where that cannot be: `take` then waits.
-        """
-        with suppress(CgroupError):
-            own = self.cgroups.group_of("self")
-            return own is not None and self.cgroups.move(os.getpid(), own)
-        return False
 
     def available(self, pids: Iterable[int]) -> None:
         """Raise LockUnavailable, with the reason, if the tree could not be locked now.

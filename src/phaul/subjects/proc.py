@@ -23,6 +23,7 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 _SIGKILL: Final = 1 << (signal.SIGKILL - 1)
 _PF_EXITING: Final = 0x4
 """include/linux/sched.h: the task is on its way out."""
+_CHUNK: Final = 1 << 16
 _MOST_TEXT: Final = 1 << 28
 """Of one file in bytes: smaps of a process with 65,530 mappings has some 60 MB."""
 
@@ -144,5 +145,13 @@ class Proc:
 
 
 def _text(path: str) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123
-        return os.fsdecode(file.read(_MOST_TEXT))
+    # By the system calls alone: a fifth of the time of a file object with such a limit.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts, left = [], _MOST_TEXT
+        while left > 0 and (part := os.read(descriptor, min(left, _CHUNK))):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(descriptor)
+    return os.fsdecode(b"".join(parts))

@@ -297,6 +297,7 @@ async def test_under_the_lock_a_full_disk_keeps_nobody_from_the_decision(
 ) -> None:
     made = await locked(subject, ledger)
     monkeypatch.setattr(journal_module, "write_whole", full)
+    monkeypatch.setattr(journal_module, "_overwrite", lambda *_: False)  # a tree of 100 tasks
     made.decide()
     assert made.state is SourceState.DECIDED
     assert on_disk(ledger) is SourceState.LOCKED
