@@ -188,7 +188,7 @@ def run(names: list[str]) -> int:
 
 @contextmanager
 def beside(names: list[str]) -> Iterator[Callable[[], int]]:
-    """Have suites run in a process of their own; what is given waits for it, shows its output."""
+    """Have suites run in a process of their own; call what is given to wait, and see its output."""
     if not names:
         yield lambda: 0
         return

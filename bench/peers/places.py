@@ -80,7 +80,7 @@ def _guest(argv: list[str], memory_mib: int) -> Iterator[str]:
     from tools.guests import ENVIRONMENT, PROJECT, install, stage
 
     folder = stage()
-    # Two processors, as both hosts are this one machine.
+    # Two processors, as both hosts are this one machine; it limits nobody's CPU time (lab/README).
     with Lab(memory_mib=memory_mib, thp="never", cpus=2) as lab:
         lab.dst.power_cut()  # both hosts are one machine here; the other would only take time
         install(lab.src, folder)
