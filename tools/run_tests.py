@@ -38,7 +38,7 @@ REPORTS = ROOT / "build" / "reports"
 LONGEST = "vm"
 BESIDE = ("engine", "hosts", "faults", "lab")
 """What runs beside it; they share the pipes' limit and the hosts' cgroups, so one after another."""
-NICE = 5
+NICE = 10
 TO_END_S = 120
 
 

@@ -265,6 +265,7 @@ def go_to_background() -> int:
         if os.read(wait, 1) != b"k":
             os.write(2, b"pyheap: ended before it was ready\n")
             os._exit(1)
+        os.read(wait, 1)  # its end: it has the pipe no more when it is looked at
         os.write(1, b"%d\n" % pid)
         os._exit(0)
     os.close(wait)

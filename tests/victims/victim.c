@@ -146,6 +146,9 @@ static _Noreturn void start_and_leave(pid_t pid, int ready)
 		fprintf(stderr, "%s: ended before it was ready\n", victim_common.name);
 		_exit(1);
 	}
+	/* It has that pipe no more when it is looked at. */
+	while (read(ready, &c, 1) == 1)
+		;
 	printf("%d\n", pid);
 	fflush(stdout);
 	_exit(0);

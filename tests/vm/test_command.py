@@ -17,9 +17,9 @@ PATIENT = ("--max-downtime", "20s")
 """For an emulated machine, which restores some 100 MB a second: more than a cutover takes there."""
 MIB = 256
 """Pages."""
-SIZES = {"ssh": 128, "tls": 64}
+SIZES = {"ssh": 64, "tls": 32}
 VICTIMS = {
-    "dirtier": ("--rate", 400, "--working-set-pages", 4000, "--size-mb"),
+    "dirtier": ("--rate", 400, "--working-set-pages", 1500, "--size-mb"),
     "tree": ("--dir", "/root/tree"),
     "pyheap.py": ("--size-mb", 4),
 }
@@ -70,7 +70,7 @@ def test_one_command_pre_copies_it(
     before = subject.check(lab.src)
 
     # The dirtier is to go on: on an idle host, what is asked for would be had after one round.
-    goal = ("--max-downtime", "1ms", "--max-rounds", 4, "--on-timeout", "cutover")
+    goal = ("--max-downtime", "1ms", "--max-rounds", 3, "--on-timeout", "cutover")
     outcome = command(
         "migrate", subject.pid, target, "--json", *(goal if name == "dirtier" else PATIENT)
     )
