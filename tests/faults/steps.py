@@ -26,12 +26,12 @@ ask/image ask/image#5
 ask/restore memory/ready criu/restore/request criu/restore/pre-restore criu/restore/post-restore
 memory/guard journal/destination/ready journal/destination/ready#2 answer/restore
 journal/source/decided
-criu/dump/released criu/dump/answer
 event/source-gone
 ask/commit journal/destination/releasing
 criu/restore/released criu/restore/pre-resume criu/restore/post-resume criu/restore/answer
 journal/destination/running answer/commit
 journal/source/there
+criu/dump/released criu/dump/answer
 event/running
 ask/drain answer/drain
 event/drained
@@ -59,7 +59,7 @@ _LIVES: Final = {
     "agent": ("ask/hello-", "answer/bye-"),
     "dump": ("criu/dump/request", "criu/dump/answer"),
     "restore": ("criu/restore/request", "criu/restore/answer"),
-    "keeper": ("memory/ready", "criu/dump/answer"),  # soon after, its end is the process's
+    "keeper": ("memory/ready", "ask/commit-"),  # soon after, its end is the process's
 }
 
 _SETTLEMENT: Final = """

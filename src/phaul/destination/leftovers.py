@@ -108,15 +108,17 @@ async def leave_memory(
     Where memory did not come, people decide what becomes of them.  `told` if the source knows that
     the copy runs.
     """
-    memory = session.memory if session is not None else None
-    if session is None or memory is None:
+    if session is None:
         if not keeps(incoming.path):
             return False
         with suppress(PhaulError):  # one without memory that follows listens to its agent alone
             await ask_keeper(incoming.path, Leave(told=told))
         return True
+    if session.memory is None:
+        # All of it is in; the lock may still be that of a keeper whose copy was given up.
+        return False
     try:
-        standing = await memory.leave(told=told)
+        standing = await session.memory.leave(told=told)
     except PhaulError as error:
         failed = error.what
     else:

@@ -10,7 +10,10 @@ import anyio
 import msgspec
 import pytest
 
-from phaul.destination.leftovers import end_copy, runs
+from phaul.config import Config
+from phaul.destination.incoming import Incoming, Keeping
+from phaul.destination.leftovers import end_copy, leave_memory, runs
+from phaul.destination.session import DestinationSession
 from phaul.incarnation import Incarnation
 from phaul.protocol.ownership import DestinationState
 from phaul.storage.journal import DestinationRecord
@@ -82,3 +85,14 @@ async def test_what_criu_has_given_up_does_not_run(
 
         monkeypatch.setattr(Proc, "process", dying)
     assert not await runs(record, tmp_path)
+
+
+async def test_a_copy_that_has_all_its_memory_needs_no_keeper_s_images(tmp_path: Path) -> None:
+    """Also while the keeper of a copy that was given up has not ended."""
+    incoming = Incoming.make(tmp_path, "m")
+    config = Config(memory_fd=0, work_dir=incoming.images)
+    with Keeping.begin(incoming.path):
+        assert not await leave_memory(DestinationSession(config), incoming, told=True)
+        assert await leave_memory(None, incoming, told=True), "who takes over knows only the lock"
+    incoming.close()
+    assert not incoming.path.exists()
