@@ -59,7 +59,7 @@ _LIVES: Final = {
     "agent": ("ask/hello-", "answer/bye-"),
     "dump": ("criu/dump/request", "criu/dump/answer"),
     "restore": ("criu/restore/request", "criu/restore/answer"),
-    "keeper": ("memory/ready", "ask/commit-"),  # soon after, its end is the process's
+    "keeper": ("memory/ready", "journal/source/decided+"),  # soon after, its end is the process's
 }
 
 _SETTLEMENT: Final = """

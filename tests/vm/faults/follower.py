@@ -2,7 +2,8 @@
 
     follower.py EVENT ROUND PID WORD...      EVENT - for none, ROUND - where the event has none
 
-At `cutover-started` it waits until CRIU has taken hold of the process with that PID.
+With `decided` for an event it stops by itself there, see decided.py.  At `cutover-started` it waits
+until CRIU has taken hold of the process with that PID.
 
 Prints lines of JSON: the PID of phaul; each event as it comes; that phaul was stopped; at its end
 the exit status, and what was said.  It is never ended together with phaul.
@@ -17,7 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-PHAUL = [sys.executable, "-S", "-P", "-m", "phaul", "migrate"]
+PYTHON = [sys.executable, "-S", "-P"]
+PHAUL = [*PYTHON, "-m", "phaul", "migrate"]
+DECIDED = [*PYTHON, str(Path(__file__).with_name("decided.py"))]
 LIMIT = 60.0
 
 
@@ -29,7 +32,7 @@ def main(wanted: str, number: str, *words: str) -> None:
     source, theirs = os.pipe()
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         phaul = subprocess.Popen(
-            [*PHAUL, *words, "--events", f"jsonl:{theirs}"],
+            [*(DECIDED if wanted == "decided" else PHAUL), *words, "--events", f"jsonl:{theirs}"],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

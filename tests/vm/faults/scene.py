@@ -5,7 +5,7 @@ It is held by stopping (SIGSTOP) who has the next step to do:
     connecting .. locked   phaul, by follower.py, at an event of its own
     restoring              the agent, by watcher.py, when it has begun to restore
     ready                  phaul; the agent goes on, and says Ready
-    decided                CRIU on the source, which is told to kill; phaul goes on
+    decided                phaul, by decided.py, before it kills
     gone                   ssh on the source, which has Commit to bring; phaul goes on
     releasing              CRIU on the destination, which is told to let go; phaul goes on
     running                phaul; CRIU on the destination goes on
@@ -101,7 +101,8 @@ class Scene:
         words = [str(self.pid), TARGET, "--max-downtime", "60s"]
         if self.moment is Moment.IN_ROUND:
             words += ["--bandwidth", "4M"]
-        argv = [*PYTHON, f"{HERE}/follower.py", event, number, *words]
+        told = "decided" if self.moment is Moment.DECIDED else event
+        argv = [*PYTHON, f"{HERE}/follower.py", told, number, *words]
         self._follow = threading.Thread(target=self._hear, args=(argv,), daemon=True)
         self._follow.start()
         self._until(lambda: self.id != "", "an id")
@@ -128,9 +129,9 @@ class Scene:
         time.sleep(ARRIVES_S)
         match self.moment:
             case Moment.DECIDED:
-                self._stop(src, *below(src, self.phaul, "criu"))
                 self._go_on(src, self.phaul)
                 self._poll(lambda: self.here()["state"] == "decided", "the decision")
+                self._stopped.append((src, self.phaul))
             case Moment.GONE:
                 self._stop(src, *below(src, self.phaul, "ssh"))
                 self._go_on(src, self.phaul)
