@@ -23,6 +23,7 @@ _SIZE: Final = 64
 """PERF_ATTR_SIZE_VER0: what every kernel knows of struct perf_event_attr."""
 _DISABLED: Final = 1
 _CLOEXEC: Final = 8
+_JOIN_S: Final = 10.0
 
 
 class PerfHooks:
@@ -42,7 +43,7 @@ class PerfHooks:
         """Let go of them; what `on` has begun is waited for."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join()
+            thread.join(_JOIN_S)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
