@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from phaul import Client, Config, Criu, Event, Server
+from phaul.criu import lazydump
 from phaul.subjects.proc import Proc
 from tests.unit.scenario import Note, Scenario, read_notes
 
@@ -86,6 +87,12 @@ def no_leaks() -> Iterator[None]:
     yield
     assert descriptors() == before
     assert children() <= kin
+
+
+@pytest.fixture
+def small_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dump without the memory, on a machine that allows no large pipes."""
+    monkeypatch.setattr(lazydump, "PIPE", 1 << 16)
 
 
 @pytest.fixture

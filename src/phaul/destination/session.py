@@ -160,7 +160,7 @@ class DestinationSession:
         A CRIU that dumps on the same kernel would wait for that change of groups, 10 ms.
         """
         with suppress(CriuNotFound):  # then who needs the worker says so
-            self._workers.prepare()
+            self._workers.get_ready()
         if self._cage is not None and (waiting := self._workers.waiting):
             await in_thread(self._cage.prepare, waiting.process.pid)
 

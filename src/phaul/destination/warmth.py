@@ -10,12 +10,10 @@ import threading
 import time
 from typing import Final
 
-from phaul.subjects.apart import Apart
+from phaul.subjects.apart import WARM_S, Apart
 
 __all__ = ["Warmth"]
 
-_EVERY_S: Final = 0.008
-"""A kernel whose groups were changed 15 ms ago has no need to wait, one of 20 ms ago has."""
 _FOR_S: Final = 2.0
 """The next round may begin instead, and this is work for nothing then."""
 _JOIN_S: Final = 1.0
@@ -50,5 +48,5 @@ class Warmth:
 
     def _run(self) -> None:
         while time.monotonic() < self._until and self._apart.warm():
-            if self._over.wait(_EVERY_S):
+            if self._over.wait(WARM_S):
                 break

@@ -24,6 +24,7 @@ from phaul.incarnation import Incarnation, boot_id, living
 from phaul.protocol.ownership import SourceOwner, SourceState
 from phaul.protocol.settlement import Tree
 from phaul.storage.journal import Journal, SourceRecord
+from phaul.subjects.apart import WARM_S
 from phaul.subjects.lock import TreeLock
 from phaul.subjects.proc import Proc, parse_stat
 from phaul.subjects.process import Subject
@@ -36,8 +37,6 @@ _GONE_S: Final = 30.0
 _DYING_S: Final = 0.1
 """What was killed shows so at once; after this, it was not."""
 _POLL_S: Final = 0.001
-_WARM_S: Final = 0.008
-"""A kernel whose groups were changed 15 ms ago has no need to wait, one of 20 ms ago has."""
 
 _logger = logging.getLogger("phaul")
 
@@ -126,7 +125,7 @@ class Ownership:
         while warm or self._seen is None:
             ready = partial(self._get_ready, look=at_home.is_set())
             warm = await anyio.to_thread.run_sync(ready, abandon_on_cancel=True)
-            await anyio.sleep(_WARM_S)
+            await anyio.sleep(WARM_S)
 
     def _get_ready(self, *, look: bool) -> bool:
         warm = self._lock is not None and self._lock.warm()

@@ -145,7 +145,8 @@ class Proc:
 
 
 def _text(path: str) -> str:
-    # By the system calls alone: a fifth of the time of a file object with such a limit.
+    # By the system calls alone: a file object makes room for all of the limit in each read. To see
+    # what is left of a tree of 200 took 15 ms by one, and takes 5 to 8.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts, left = [], _MOST_TEXT

@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from phaul.criu import lazydump
 from phaul.criu.engine import Engine
 from phaul.criu.lazydump import LazyDump, require_pipes
 from phaul.criu.operation import directory_fd
@@ -18,10 +17,7 @@ from phaul.criu.rpc import CriuOptions, Request, RequestType
 from phaul.errors import CriuDied, CriuError, CriuNotFound, FeatureMissing, UsageError
 from tests.unit.lazy_criu import lazy_criu
 
-
-@pytest.fixture(autouse=True)
-def _pipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazydump, "PIPE", 1 << 16)
+pytestmark = pytest.mark.usefixtures("small_pipes")
 
 
 @asynccontextmanager

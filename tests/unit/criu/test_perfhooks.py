@@ -1,31 +1,18 @@
 """An event that keeps the kernel's hooks on, and what is left of it."""
 
 import platform
-from pathlib import Path
 
 import pytest
 
 from phaul.criu.perfhooks import PerfHooks
+from tests.unit.conftest import descriptors
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 def events() -> int:
     """How many perf events this process has open."""
-    found = 0
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found += "perf_event" in str(link.readlink())
-        except FileNotFoundError:  # the one of this listing
-            continue
-    return found
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    names: list[str] = []
-    monkeypatch.setattr(platform, "machine", lambda: names[0])
-    return names
+    return sum("perf_event" in what for what in descriptors().values())
 
 
 def test_there_is_one_event_until_they_are_off() -> None:
@@ -41,8 +28,8 @@ def test_there_is_one_event_until_they_are_off() -> None:
         assert events() == 0
 
 
-def test_where_the_call_is_not_known_there_is_none(machine: list[str]) -> None:
-    machine.append("pdp11")
+def test_where_the_call_is_not_known_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     hooks = PerfHooks()
     hooks.on()
     hooks.off()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from phaul.config import Config
-from phaul.criu import lazydump
 from phaul.criu.engine import Facts
 from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange
 from phaul.criu.images.lazy import encode_pagemap
@@ -22,7 +21,7 @@ from tests.unit.conftest import dead, running
 from tests.unit.lazy_criu import lazy_criu
 from tests.unit.source.stopping import until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "small_pipes")]
 PAGES = 8
 HELD = """
 import shutil
@@ -30,11 +29,6 @@ shutil.copy({pagemap!r}, {images!r})
 assert hold("post-dump")
 """
 SERVES = HELD + 'assert hold("status-ready"); pages.recv(9); end(True)'
-
-
-@pytest.fixture(autouse=True)
-def _pipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazydump, "PIPE", 1 << 16)
 
 
 class Far:

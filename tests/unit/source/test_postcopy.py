@@ -11,7 +11,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from phaul.criu import lazydump
 from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange
 from phaul.criu.images.lazy import encode_pagemap
 from phaul.criu.operation import directory_fd
@@ -21,7 +20,7 @@ from phaul.pages.remote.link import SIZE, Kind, Message, decode
 from phaul.source.postcopy import PostCopy, left_out
 from tests.unit.lazy_criu import lazy_criu
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "small_pipes")]
 AT = 16 * PAGE_SIZE
 
 SERVE = """
@@ -37,11 +36,6 @@ def serve(most):
         pages.sendall(head.pack(6 | 4 << 16, count, address, pagemap) + b"\\x5a" * 4096 * count)
 assert hold("post-dump") and hold("status-ready")
 """
-
-
-@pytest.fixture(autouse=True)
-def _pipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazydump, "PIPE", 1 << 16)
 
 
 @pytest.fixture
