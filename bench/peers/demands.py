@@ -141,6 +141,13 @@ DEMANDS: Final = (
         1.3,
     ),
     Demand(
+        "post-copy of 2 GB beside 256 MB with the same working set, natively",
+        "native",
+        Side(scaling(2048, "native"), "post-copy"),
+        Side(scaling(PLAIN_MB, "native"), "post-copy"),
+        1.3,
+    ),
+    Demand(
         "phaul's own share of the downtime, 1 GB, natively",
         "native",
         Side(_NATIVE_GB, "phaul"),

@@ -5,10 +5,10 @@ from typing import Final
 
 from lab import Guest
 from lab.command import Command as Spawned
-from tests.vm.conftest import PHAUL, Command
+from tests.vm.conftest import PHAUL
 from tests.vm.subject import Subject
 
-__all__ = ["DIRTIER", "TARGET", "WISHES", "groups", "last", "until_slowed"]
+__all__ = ["DIRTIER", "TARGET", "WISHES", "groups", "until_slowed"]
 
 TARGET: Final = "root@dst"
 WISHES: Final = ("--bandwidth", "2M", "--on-timeout", "throttle", "--timeout", "5m")
@@ -26,17 +26,14 @@ def groups(guest: Guest, subject: Subject) -> str:
     return guest.sh(_LOOK.format(pid=subject.pid))
 
 
-def until_slowed(guest: Guest, subject: Subject) -> Spawned:
-    """Migrate it, until it is slowed down."""
+def until_slowed(guest: Guest, subject: Subject) -> tuple[Spawned, str]:
+    """Migrate it, until it is slowed down; phaul, and the migration's ID."""
     words = [PHAUL, "migrate", str(subject.pid), TARGET, "--events", "jsonl", *WISHES]
     running = guest.spawn([*words, "--max-downtime", "1s"])
+    name = ""
     for line in running.stdout.lines(timeout=120):
-        if json.loads(line)["event"]["event"] == "slowed-down":
-            return running
+        event = json.loads(line)["event"]
+        name = name or event["id"]
+        if event["event"] == "slowed-down":
+            return running, name
     raise AssertionError(running.stderr.read())
-
-
-def last(command: Command) -> str:
-    """The newest migration's ID."""
-    found: str = json.loads(command("list", "--json").stdout)["migrations"][0]["id"]
-    return found

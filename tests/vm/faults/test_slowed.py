@@ -27,7 +27,8 @@ def test_a_killed_phaul_leaves_nothing_slow(
 ) -> None:
     subject = victim("dirtier", *DIRTIER)
     before = groups(lab.src, subject)
-    with until_slowed(lab.src, subject) as running:
+    running, _ = until_slowed(lab.src, subject)
+    with running:
         running.signal(9)
         assert running.wait(60) == 137
     lab.src.sh("timeout 30 sh -c 'while pgrep -f phaul.source.watche[r]; do sleep 0.1; done'")
@@ -43,7 +44,8 @@ def test_nor_one_whose_watcher_is_killed_too(
     subject = victim("dirtier", *DIRTIER)
     unit(subject)
     before = groups(lab.src, subject)
-    with until_slowed(lab.src, subject) as running:
+    running, _ = until_slowed(lab.src, subject)
+    with running:
         lab.src.sh("pkill -9 -f phaul.source.watche[r]")
         running.signal(9)
         assert running.wait(60) == 137
