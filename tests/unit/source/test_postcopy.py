@@ -4,8 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -13,29 +12,12 @@ import pytest
 
 from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange
 from phaul.criu.images.lazy import encode_pagemap
-from phaul.criu.operation import directory_fd
-from phaul.criu.rpc import Request, RequestType
 from phaul.errors import CriuError, OutcomeUnknown, PageStoreError
 from phaul.pages.remote.link import SIZE, Kind, Message, decode
 from phaul.source.postcopy import PostCopy, left_out
-from tests.unit.lazy_criu import lazy_criu
+from tests.unit.source.handing import AT, SERVE, begun, killed
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaks", "small_pipes")]
-AT = 16 * PAGE_SIZE
-
-SERVE = """
-import struct
-head = struct.Struct("=I4xQQQ")
-def serve(most):
-    while (data := pages.recv(32, socket.MSG_WAITALL)) and most:
-        most -= 1
-        command, count, address, pagemap = head.unpack(data)
-        if command != 7:
-            pages.send(bytes(4))
-            return
-        pages.sendall(head.pack(6 | 4 << 16, count, address, pagemap) + b"\\x5a" * 4096 * count)
-assert hold("post-dump") and hold("status-ready")
-"""
 
 
 @pytest.fixture
@@ -43,27 +25,6 @@ def tree() -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
-
-
-@asynccontextmanager
-async def begun(
-    folder: Path, tree: "subprocess.Popen[bytes]", body: str
-) -> AsyncIterator[PostCopy]:
-    ranges = (
-        PageRange(0, 3, PageFlags.PRESENT),
-        PageRange(AT, 8, PageFlags.LAZY),
-        PageRange(2 * AT, 4, PageFlags.PARENT),
-    )
-    (folder / f"pagemap-{tree.pid}.img").write_bytes(encode_pagemap(Pagemap(1, ranges)))
-    post = PostCopy.start(lazy_criu(folder, body), wide=True)
-    try:
-        with directory_fd(folder) as descriptor:
-            request = Request(RequestType.DUMP, images_dir_fd=descriptor, pid=tree.pid)
-            await post.dump(request, folder / "dump.log", 20, lambda: [tree.pid])
-        yield post
-    finally:
-        await post.close()
-        await post.close()
 
 
 class Far:
@@ -84,11 +45,6 @@ class Far:
         self.ask(pid, pages)
         assert self.hear() == Message(Kind.PAGES, pid, AT, pages)
         return self.sock.recv(pages * PAGE_SIZE, socket.MSG_WAITALL)
-
-
-async def killed(tree: "subprocess.Popen[bytes]") -> None:
-    tree.kill()
-    tree.wait()
 
 
 def test_what_was_left_out_is_what_no_image_has(tmp_path: Path) -> None:
