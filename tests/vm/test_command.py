@@ -17,9 +17,9 @@ PATIENT = ("--max-downtime", "20s")
 """For an emulated machine, which restores some 100 MB a second: more than a cutover takes there."""
 MIB = 256
 """Pages."""
-SIZES = {"ssh": 64, "tls": 32}
+SIZE_MB = 32
 VICTIMS = {
-    "dirtier": ("--rate", 400, "--working-set-pages", 1500, "--size-mb"),
+    "dirtier": ("--size-mb", SIZE_MB, "--rate", 400, "--working-set-pages", 1500),
     "tree": ("--dir", "/root/tree"),
     "pyheap.py": ("--size-mb", 4),
 }
@@ -65,8 +65,7 @@ def test_one_command_pre_copies_it(
 ) -> None:
     for guest in lab.guests:
         guest.sh("mkdir -p /root/tree")
-    size = SIZES["ssh" if target == SSH else "tls"]
-    subject = victim(name, *VICTIMS[name], *([size] if name == "dirtier" else []))
+    subject = victim(name, *VICTIMS[name])
     before = subject.check(lab.src)
 
     # The dirtier is to go on: on an idle host, what is asked for would be had after one round.
@@ -86,7 +85,7 @@ def test_one_command_pre_copies_it(
     if name == "dirtier":
         sent = [one["pages"] for one in report["rounds"]]
         assert len(sent) >= 2, "more than one round"
-        assert sent[0] >= size * MIB, "all its memory"
+        assert sent[0] >= SIZE_MB * MIB, "all its memory"
         assert sent == sorted(sent, reverse=True), "that get smaller"
         assert report["final"]["pages"] < sent[0] / 4
     if target == SSH:
