@@ -131,6 +131,8 @@ class Scene:
             case Moment.DECIDED:
                 self._go_on(src, self.phaul)
                 self._poll(lambda: self.here()["state"] == "decided", "the decision")
+                # It stops a moment after it has written so.
+                self._poll(lambda: "T" in src.sh(f"ps -o stat= -p {self.phaul}"), "its stop")
                 self._stopped.append((src, self.phaul))
             case Moment.GONE:
                 self._stop(src, *below(src, self.phaul, "ssh"))
