@@ -89,7 +89,7 @@ def places(moment: Moment, fault: Fault) -> frozenset[Place]:
             return _EITHER if at <= Moment.READY.after else _DST
         case Fault.PHAUL:
             return _SRC if at <= Moment.READY.after else _EITHER
-        case Fault.CRIU_DST if at < Moment.FREEZING.after:
-            return _EITHER  # phaul receives rounds by itself: the CRIU that waits is replaced
+        case Fault.CRIU_DST if moment in (Moment.IN_ROUND, Moment.BETWEEN_ROUNDS):
+            return _DST  # phaul receives rounds by itself: the CRIU that waits is replaced
         case Fault.CRIU_SRC | Fault.CRIU_DST:
             return _SRC if at <= Moment.RESTORING.after else _EITHER
