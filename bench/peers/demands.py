@@ -101,6 +101,13 @@ def _amount(demand: Demand, value: float) -> str:
     return f"{value * 1e3:.1f} ms" if demand.other is None else f"{value:.2f} times"
 
 
+def _growth(way: str, place: Place, contender: str) -> Demand:
+    where = "natively" if place == "native" else "in a guest"
+    small, large = (Side(scaling(size, place), contender) for size in (PLAIN_MB, 2048))
+    what = f"{way} of 2 GB beside 256 MB with the same working set, {where}"
+    return Demand(what, place, large, small, 1.3)
+
+
 _NATIVE_GB: Final = scaling(1024, "native")
 _USUAL: Final = churning(2000, "guest")
 
@@ -133,20 +140,8 @@ DEMANDS: Final = (
         Side(_USUAL, "by hand"),
         0.15,
     ),
-    Demand(
-        "pre-copy of 2 GB beside 256 MB with the same working set, in a guest",
-        "guest",
-        Side(scaling(2048, "guest"), "phaul"),
-        Side(scaling(PLAIN_MB, "guest"), "phaul"),
-        1.3,
-    ),
-    Demand(
-        "post-copy of 2 GB beside 256 MB with the same working set, natively",
-        "native",
-        Side(scaling(2048, "native"), "post-copy"),
-        Side(scaling(PLAIN_MB, "native"), "post-copy"),
-        1.3,
-    ),
+    _growth("pre-copy", "guest", "phaul"),
+    _growth("post-copy", "native", "post-copy"),
     Demand(
         "phaul's own share of the downtime, 1 GB, natively",
         "native",

@@ -92,7 +92,7 @@ def scenarios(place: Place) -> tuple[Scenario, ...]:
     A size, a rate, a working set and a link at a time; what a link of 100 Mbit/s makes of much
     memory can be calculated.  Where dirty memory is not tracked a working set changes nothing.
     """
-    sizes = (64, 256, 1024, 2048, 4096) if place == "native" else (64, 256, 1024, 2048)
+    sizes = (64, 256, 1024, 2048, *((4096,) if place == "native" else ()))
     sets = () if place == "native" else (500, 5000)
     return (
         *(scaling(size, place) for size in sizes),

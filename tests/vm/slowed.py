@@ -1,6 +1,8 @@
 """A process that is slowed down on a guest, and what is to be as before after it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from lab import Guest
@@ -26,14 +28,17 @@ def groups(guest: Guest, subject: Subject) -> str:
     return guest.sh(_LOOK.format(pid=subject.pid))
 
 
-def until_slowed(guest: Guest, subject: Subject) -> tuple[Spawned, str]:
-    """Migrate it, until it is slowed down; phaul, and the migration's ID."""
+@contextmanager
+def until_slowed(guest: Guest, subject: Subject) -> Iterator[tuple[Spawned, str]]:
+    """Migrate it, until it is slowed down; phaul, which is killed at last, and the ID."""
     words = [PHAUL, "migrate", str(subject.pid), TARGET, "--events", "jsonl", *WISHES]
-    running = guest.spawn([*words, "--max-downtime", "1s"])
-    name = ""
-    for line in running.stdout.lines(timeout=120):
-        event = json.loads(line)["event"]
-        name = name or event["id"]
-        if event["event"] == "slowed-down":
-            return running, name
-    raise AssertionError(running.stderr.read())
+    with guest.spawn([*words, "--max-downtime", "1s"]) as running:
+        name = ""
+        for line in running.stdout.lines(timeout=120):
+            event = json.loads(line)["event"]
+            name = name or event["id"]
+            if event["event"] == "slowed-down":
+                break
+        else:
+            raise AssertionError(running.stderr.read())
+        yield running, name

@@ -56,8 +56,7 @@ def test_cancelled_it_has_its_cpu_time_back(
     # With another one in its group it has to go to a child of that.
     lab.src.sh(f"sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >{UNIT}/cgroup.procs")
     before = groups(lab.src, subject)
-    running, name = until_slowed(lab.src, subject)
-    with running:
+    with until_slowed(lab.src, subject) as (running, name):
         assert f"phaul-{name}.slow" in groups(lab.src, subject)
         running.signal(2)  # a `phaul cancel` takes seconds to start, and it could be over by then
         assert running.wait(60) == 130

@@ -1,5 +1,6 @@
 """A tree whose memory was left out of its dump, and a stand-in of CRIU that serves it."""
 
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from phaul.criu.images import PAGE_SIZE, PageFlags, Pagemap, PageRange
 from phaul.criu.images.lazy import encode_pagemap
 from phaul.criu.operation import directory_fd
 from phaul.criu.rpc import Request, RequestType
+from phaul.pages.remote.link import SIZE, Kind, Message, decode
 from phaul.source.postcopy import PostCopy
 from tests.unit.lazy_criu import lazy_criu
 
@@ -55,3 +57,33 @@ async def begun(
 async def killed(tree: "subprocess.Popen[bytes]") -> None:
     tree.kill()
     tree.wait()
+
+
+class Far:
+    """The destination's end of a link."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.settimeout(20)
+
+    @classmethod
+    def linked(cls, post: PostCopy) -> "Far":
+        """That of a new link."""
+        ours, theirs = socket.socketpair()
+        post.supply.attach(theirs)
+        return cls(ours)
+
+    def say(self, kind: Kind) -> None:
+        self.sock.sendall(Message(kind).encode())
+
+    def ask(self, pid: int, first: int = 0, pages: int = 1, *, urgent: bool = True) -> None:
+        asked = Message(Kind.ASK, pid, AT + first * PAGE_SIZE, pages, urgent=urgent)
+        self.sock.sendall(asked.encode())
+
+    def hear(self) -> Message:
+        return decode(self.sock.recv(SIZE, socket.MSG_WAITALL))
+
+    def gets(self, pid: int, first: int, pages: int, *, urgent: bool = True) -> bytes:
+        self.ask(pid, first, pages, urgent=urgent)
+        assert self.hear() == Message(Kind.PAGES, pid, AT + first * PAGE_SIZE, pages)
+        return self.sock.recv(pages * PAGE_SIZE, socket.MSG_WAITALL)

@@ -27,8 +27,7 @@ def test_a_killed_phaul_leaves_nothing_slow(
 ) -> None:
     subject = victim("dirtier", *DIRTIER)
     before = groups(lab.src, subject)
-    running, _ = until_slowed(lab.src, subject)
-    with running:
+    with until_slowed(lab.src, subject) as (running, _):
         running.signal(9)
         assert running.wait(60) == 137
     lab.src.sh("timeout 30 sh -c 'while pgrep -f phaul.source.watche[r]; do sleep 0.1; done'")
@@ -44,8 +43,7 @@ def test_nor_one_whose_watcher_is_killed_too(
     subject = victim("dirtier", *DIRTIER)
     unit(subject)
     before = groups(lab.src, subject)
-    running, _ = until_slowed(lab.src, subject)
-    with running:
+    with until_slowed(lab.src, subject) as (running, _):
         lab.src.sh("pkill -9 -f phaul.source.watche[r]")
         running.signal(9)
         assert running.wait(60) == 137
