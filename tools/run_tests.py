@@ -8,9 +8,8 @@
     vm       two guests
     faults-vm  each fault at each moment of a migration between two guests; not in `make test`
 
-The guests leave a processor free most of the time: what works natively runs beside them, and is
-shown when it has ended.  Nothing is left behind when this is killed: pytest and the sandbox end
-with it.
+The guests leave a processor free most of the time: all else runs beside them, and is shown when it
+has ended.  Nothing is left behind when this is killed: pytest and the sandbox end with it.
 """
 
 import ctypes
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ FAULTS = "tests/vm/faults"
 REPORTS = ROOT / "build" / "reports"
 """Here, and not in /tmp: nothing is left when we are killed."""
 LONGEST = "vm"
-BESIDE = ("engine", "hosts", "faults", "lab")
-"""What runs beside it; they share the pipes' limit and the hosts' cgroups, so one after another."""
+"""The rest runs beside it, one after another: they share the pipes' limit and the cgroups."""
+PART = "--part"
 NICE = 10
 TO_END_S = 120
 
@@ -94,6 +93,11 @@ def on_host(report: Path, paths: list[str], *options: str) -> int:
 def unit(report: Path) -> int:
     """Linters and unit tests, on two processors at a time."""
     return on_host(report, ["tests/unit"], "--numprocesses=2", "--dist=worksteal")
+
+
+def unit_on_one(report: Path) -> int:
+    """The same beside the guests, which need the other processor."""
+    return on_host(report, ["tests/unit"])
 
 
 def needed_inside() -> Path:
@@ -161,7 +165,8 @@ def faults_vm(report: Path) -> int:
     return on_host(report, [FAULTS], "-rA", "--tb=short")
 
 
-SUITES: dict[str, Callable[[Path], int]] = {
+Suite = Callable[[Path], int]
+SUITES: dict[str, Suite] = {
     "unit": unit,
     "engine": engine,
     "hosts": hosts,
@@ -170,6 +175,7 @@ SUITES: dict[str, Callable[[Path], int]] = {
     "vm": vm,
     "faults-vm": faults_vm,
 }
+BESIDE = {**SUITES, "unit": unit_on_one}
 
 
 def report_of(name: str) -> Path:
@@ -177,12 +183,12 @@ def report_of(name: str) -> Path:
     return REPORTS / f"{name}.xml"
 
 
-def run(names: list[str]) -> int:
+def run(names: list[str], suites: Mapping[str, Suite] = SUITES) -> int:
     """Run suites, one after another; the status is 0 if all passed."""
     status = 0
     for name in names:
         print(f"== {name}", flush=True)
-        status = SUITES[name](report_of(name)) or status
+        status = suites[name](report_of(name)) or status
     return status
 
 
@@ -196,7 +202,7 @@ def beside(names: list[str]) -> Iterator[Callable[[], int]]:
     said = REPORTS / "beside.log"
     with said.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tools.run_tests", "--part", *names],
+            [sys.executable, "-m", "tools.run_tests", PART, *names],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -224,18 +230,16 @@ def main(names: list[str]) -> int:
     """Run the suites named, and say what they came to; the status is 0 if all passed."""
     end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if names[:1] == ["--part"]:
+    if names[:1] == [PART]:
         os.nice(NICE)  # the guests are what is waited for
-        return run(names[1:])
+        return run(names[1:], BESIDE)
     REPORTS.mkdir(parents=True, exist_ok=True)
     for name in names:
         report_of(name).unlink(missing_ok=True)
-    at = names.index(LONGEST) if LONGEST in names else len(names)
-    others = [name for name in names[:at] if name in BESIDE and LONGEST in names]
+    others = [name for name in names if name != LONGEST] if LONGEST in names else []
     begun = time.monotonic()
-    status = run([name for name in names[:at] if name not in others])
     with beside(others) as wait:
-        status = run(names[at:]) or status
+        status = run([name for name in names if name not in others])
         status = wait() or status
     counts = {name: Count() for name in names}
     print()

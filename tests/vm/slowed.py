@@ -32,7 +32,7 @@ def groups(guest: Guest, subject: Subject) -> str:
 def until_slowed(guest: Guest, subject: Subject) -> Iterator[tuple[Spawned, str]]:
     """Migrate it, until it is slowed down; phaul, which is killed at last, and the ID."""
     words = [PHAUL, "migrate", str(subject.pid), TARGET, "--events", "jsonl", *WISHES]
-    with guest.spawn([*words, "--max-downtime", "1s"]) as running:
+    with guest.spawn([*words, "--max-downtime", "2s"]) as running:
         name = ""
         for line in running.stdout.lines(timeout=120):
             event = json.loads(line)["event"]
