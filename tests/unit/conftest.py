@@ -15,7 +15,8 @@ from hypothesis import settings
 
 from phaul import Client, Config, Criu, Event, Server
 from phaul.criu import lazydump
-from phaul.subjects.proc import Proc
+from phaul.incarnation import Incarnation
+from phaul.subjects.proc import lives
 from tests.unit.scenario import Note, Scenario, read_notes
 
 # How long an example takes is the machine's business.  `make test` tries the same examples each
@@ -42,8 +43,8 @@ def state(pid: int) -> str:
 
 def dead(pid: int) -> bool:
     """Whether a process has ended, or has got its SIGKILL: it is never again in its own code."""
-    stat = Proc().process(pid)
-    return stat is None or stat.state in "ZX" or stat.dying
+    one = Incarnation.of(pid)
+    return one is None or not lives(one)
 
 
 def running(pid: int) -> bool:

@@ -88,8 +88,8 @@ def test_one_command_pre_copies_it(
         assert sent[0] >= SIZE_MB * MIB, "all its memory"
         assert sent == sorted(sent, reverse=True), "that get smaller"
         assert report["final"]["pages"] < sent[0] / 4
-    if target == SSH:
-        are_told(command, subject, report)
+        if target == SSH:
+            are_told(command, subject, report)
 
 
 def is_sane(report: dict[str, Any], subject: Subject, after: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Three of the faults between the guests; tests/vm/faults has all of them."""
+"""Power cuts of either guest, two of them; tests/vm/faults has all, and the link's."""
 
 import pytest
 
@@ -11,7 +11,6 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 CASES = (
     (Fault.POWER_SRC, Moment.READY),
     (Fault.POWER_DST, Moment.GONE),
-    (Fault.LINK_SHORT, Moment.RELEASING),
 )
 
 

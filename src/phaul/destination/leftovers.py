@@ -22,10 +22,9 @@ from phaul.destination.following import ask_keeper
 from phaul.destination.incoming import Incoming, keeps, note_lost
 from phaul.destination.session import DestinationSession
 from phaul.errors import CgroupError, PhaulError, StateError
-from phaul.incarnation import Incarnation
 from phaul.protocol.keeping import Leave, Stage
 from phaul.storage.journal import DestinationRecord
-from phaul.subjects.proc import Proc
+from phaul.subjects.proc import Proc, lives
 from phaul.subjects.tree import tree_pids
 
 __all__ = ["end_copy", "leave", "leave_memory", "runs"]
@@ -45,20 +44,14 @@ async def runs(record: DestinationRecord, images: Path) -> bool:
     also when it gives up what it holds, of which it sees no end: it only kills it.  Without them it
     runs if all of it is there and moves: what stands still has done nothing yet.
     """
-    if record.root is None or not _lives(record.root) or _FAILED in read_tail(images / LOG):
+    if record.root is None or not lives(record.root) or _FAILED in read_tail(images / LOG):
         return False
     if (images / STATISTICS).exists():
         return True
     before = _switches(record.root.pid)
     await anyio.sleep(_MOVES_S)
     whole = set(tree_pids(record.root.pid, Proc())) >= set(record.pids)
-    return whole and _lives(record.root) and _switches(record.root.pid) != before
-
-
-def _lives(root: Incarnation) -> bool:
-    """Whether it is there, and was not killed: then it is there for a moment still."""
-    found = Proc().process(root.pid)
-    return found is not None and not found.dying and root.alive()
+    return whole and lives(record.root) and _switches(record.root.pid) != before
 
 
 def _switches(root: int) -> list[str]:

@@ -16,6 +16,8 @@ from phaul.policy import Verdict
 from phaul.policy.choice import Cancel, Choice, PostCopy, Throttle, act
 from phaul.policy.decision import CutOver, Limits, decide
 from phaul.policy.prediction import Costs, Prediction, predict
+from phaul.policy.stop import StopReason
+from phaul.policy.throttle import LEAST_SHARE
 from phaul.report import Round
 from phaul.report.units import slowed
 
@@ -78,7 +80,7 @@ class DowntimeJudge:
             slow = f", {slowed(self.share)} of its CPU time" if self.share < 1 else ""
             raise NotConverged(
                 f"the pre-copy did not come to the downtime asked for{slow}: "
-                f"{action.verdict.explanation}",
+                f"{action.verdict.explanation}{_in_vain(choice, self.share, action.verdict)}",
                 host=self._host,
                 remedy=self._remedy(last, choice, action.downtime_s),
             )
@@ -96,6 +98,14 @@ def _rate(found: Prediction, rounds: Sequence[Round]) -> float | None:
     """What it dirties in a second: predicted is in one of its own CPU time."""
     share = rounds[-2].share if len(rounds) > 1 else 1.0
     return None if found.dirty_rate is None else found.dirty_rate * share
+
+
+def _in_vain(choice: Choice, share: float, verdict: Verdict) -> str:
+    """That it was not slowed down as wished, or no further: it would not do."""
+    stuck = verdict.reason is StopReason.NOT_CONVERGING
+    if choice is Choice.THROTTLE and stuck and share > LEAST_SHARE:
+        return f", not even {slowed(LEAST_SHARE)} of its CPU time"
+    return ""
 
 
 def _remedy(choice: Choice, downtime_s: float) -> str:

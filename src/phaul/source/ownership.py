@@ -20,13 +20,13 @@ import msgspec
 
 from phaul.cgroups import LockedGroup
 from phaul.errors import CgroupError, LockUnavailable, OutcomeUnknown, PhaulError, StateError
-from phaul.incarnation import Incarnation, boot_id, living
+from phaul.incarnation import Incarnation, living
 from phaul.protocol.ownership import SourceOwner, SourceState
 from phaul.protocol.settlement import Tree
 from phaul.storage.journal import Journal, SourceRecord
 from phaul.subjects.apart import WARM_S
 from phaul.subjects.lock import TreeLock
-from phaul.subjects.proc import Proc, parse_stat
+from phaul.subjects.proc import Proc, lives, parse_stat
 from phaul.subjects.process import Subject
 from phaul.subjects.tree import tree_pids
 
@@ -361,19 +361,12 @@ def _stands_still(pids: Iterable[int]) -> bool:
 
 def tree_left(tree: tuple[Incarnation, ...]) -> Tree:
     """What is left of the processes; the first is the root."""
-    alive = [_lives(one) for one in tree]
+    alive = [lives(one) for one in tree]
     if not any(alive):
         return Tree.GONE
     if not alive[0]:
         return Tree.PART
     return Tree.WHOLE if all(alive) else Tree.ROOT
-
-
-def _lives(one: Incarnation) -> bool:
-    found = Proc().process(one.pid)
-    if found is None or found.start != one.start or found.state in "ZX":
-        return False
-    return not found.dying and one.boot == boot_id()
 
 
 async def end_rest(
@@ -386,7 +379,7 @@ async def end_rest(
     if groups and lock is not None:
         await anyio.to_thread.run_sync(lock.kill, groups)
     for one in tree:
-        if _lives(one):
+        if lives(one):
             one.signal(signal.SIGKILL)
     until = time.monotonic() + _GONE_S
     while tree_left(tree) is not Tree.GONE:

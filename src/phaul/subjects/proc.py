@@ -1,7 +1,7 @@
 """Reading of /proc/PID, while processes come and go.
 
-Used in preflight, on the source.  What belongs to a process that is gone reads as None; what may
-not be read is a SubjectError.
+Used in preflight, on the source; whether a process still lives is asked on both hosts.  What
+belongs to a process that is gone reads as None; what may not be read is a SubjectError.
 """
 
 import errno
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from phaul.errors import SubjectError
+from phaul.incarnation import Incarnation, boot_id
 
-__all__ = ["HOST", "Proc", "Stat", "parse_stat", "parse_status"]
+__all__ = ["HOST", "Proc", "Stat", "lives", "parse_stat", "parse_status"]
 
 _T = TypeVar("_T")
 HOST: Final = "source"
@@ -142,6 +143,14 @@ class Proc:
                     f"{path} may not be read", host=HOST, remedy="run phaul as root"
                 ) from error
             raise SubjectError(f"{path} cannot be read: {error.strerror}", host=HOST) from error
+
+
+def lives(one: Incarnation) -> bool:
+    """Whether this very process may be in its own code again: a dying one is there for a moment."""
+    found = Proc().process(one.pid)
+    if found is None or found.start != one.start or found.state in "ZX":
+        return False
+    return not found.dying and one.boot == boot_id()
 
 
 def _text(path: str) -> str:

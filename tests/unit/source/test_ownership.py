@@ -362,7 +362,7 @@ async def test_what_is_being_killed_counts_as_gone(
     fields = rest.split()
     fake = tmp_path / str(tree.pid) / "stat"
     fake.parent.mkdir()
-    monkeypatch.setattr(module, "Proc", lambda: Proc(tmp_path))
+    monkeypatch.setattr("phaul.subjects.proc.Proc", lambda: Proc(tmp_path))
     for pending, left in ((1 << 8, Tree.GONE), (~(1 << 8) & (1 << 31) - 1, Tree.WHOLE)):
         fields[28] = str(pending)
         fake.write_text(f"{name}) {' '.join(fields)}")
